@@ -1,0 +1,1 @@
+"""The control socket: JSON between a running tunnel and the commands."""

@@ -1,0 +1,1 @@
+"""The protocol, sans-IO: no sockets, clocks, entropy, threads or logging in here."""

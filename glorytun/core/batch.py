@@ -1,0 +1,42 @@
+"""Batches: how packets and datagrams move, many at a time and without an object for each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Batch:
+    """`count` rows of one buffer, all `size` bytes long but the last, which has `last` (≤ `size`).
+
+    Row i is `buffer[offset + i * stride:][:size]`. A batch borrows its buffer: it is valid until
+    the owner of the buffer fills it again.
+    """
+
+    buffer: bytearray
+    offset: int
+    stride: int
+    count: int
+    size: int
+    last: int
+
+    @classmethod
+    def of(cls, row: bytes, *, headroom: int = 0, tailroom: int = 0) -> "Batch":
+        """A batch of one row with a buffer of its own."""
+        buffer = bytearray(headroom + len(row) + tailroom)
+        buffer[headroom : headroom + len(row)] = row
+        return cls(buffer, headroom, len(row), 1, len(row), len(row))
+
+    def row_size(self, index: int) -> int:
+        """Bytes in row `index`."""
+        return self.last if index == self.count - 1 else self.size
+
+    def rows(self) -> Iterator[memoryview]:
+        """Each row, without a copy."""
+        view = memoryview(self.buffer)
+        for index in range(self.count):
+            start = self.offset + index * self.stride
+            yield view[start : start + self.row_size(index)]
+
+    def total(self) -> int:
+        """Bytes in all rows together."""
+        return (self.count - 1) * self.size + self.last

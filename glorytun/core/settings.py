@@ -1,0 +1,83 @@
+"""What a tunnel and its paths can be told: plain values, checked by whoever reads them in."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+SECOND = 1_000_000
+"""Microseconds: the unit of every time in the core."""
+
+
+class CipherChoice(StrEnum):
+    """Which ciphers a tunnel may use for data."""
+
+    AUTO = "auto"
+    """AEGIS-256 if both sides can, else AES-256-GCM if both can, else ChaCha20-Poly1305."""
+    AEGIS = "aegis"
+    """AEGIS-256 if the peer can too, else ChaCha20-Poly1305."""
+    AES = "aes"
+    """AES-256-GCM if the peer can too, else ChaCha20-Poly1305."""
+    CHACHA = "chacha"
+    """ChaCha20-Poly1305 only."""
+
+
+class PathState(IntEnum):
+    """What the user wants of a path; the numbers are the wire's (PROTOCOL 2, `state`)."""
+
+    DOWN = 1
+    BACKUP = 2
+    UP = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Of a tunnel as a whole; times in µs."""
+
+    client: bool
+    """Whether we know the peer's address and make the paths."""
+    cipher: CipherChoice = CipherChoice.AUTO
+    kxtimeout: int = 3600 * SECOND
+    """Age at which a key pair is replaced."""
+    timetolerance: int = 600 * SECOND
+    """How far the peer's clock may be from ours."""
+    keepalive: int = 25 * SECOND
+    """Interval between a client's control messages on an idle path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsChange:
+    """What ``glorytun set`` changes; None leaves a value as it is."""
+
+    kxtimeout: int | None = None
+    timetolerance: int | None = None
+    keepalive: int | None = None
+    traffic_class: int | None = None
+    """The byte of the IP header (DSCP << 2), for the sockets; the core doesn't use it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSettings:
+    """Of one path."""
+
+    state: PathState = PathState.UP
+    rate_tx: int = 0
+    """bytes/s we send at the most; 0 = not limited by the user."""
+    rate_rx: int = 0
+    """bytes/s we ask the peer to send at the most; 0 = not limited by the user."""
+    fixed_rate: bool = False
+    """True: send at `rate_tx`. False: find the rate, with `rate_tx` as a ceiling."""
+    beat: int = SECOND // 10
+    """µs between a client's control messages."""
+    loss_limit: int = 255
+    """Share of lost datagrams, of 255, above which the path is not used; 255 = no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChange:
+    """What ``glorytun path`` changes; None leaves a value as it is."""
+
+    state: PathState | None = None
+    rate_tx: int | None = None
+    rate_rx: int | None = None
+    fixed_rate: bool | None = None
+    beat: int | None = None
+    loss_limit: int | None = None
