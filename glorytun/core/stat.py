@@ -1,0 +1,61 @@
+"""Smoothed estimates of what control messages measure."""
+
+LOSS_FULL = 255
+"""A loss of everything (PROTOCOL 2, `loss`)."""
+_LOSS_MEMORY = 400
+"""Datagrams over which the loss is averaged, roughly."""
+_LOSS_SAMPLE_MIN = 50
+"""Datagrams before a loss is stated at all."""
+
+
+class Smoothed:
+    """A running mean and variation, as PROTOCOL 3 has them for the round-trip time; integers."""
+
+    __slots__ = ("mean", "ready", "variation")
+
+    def __init__(self) -> None:
+        self.mean = 0
+        self.variation = 0
+        self.ready = False
+
+    def add(self, sample: int) -> None:
+        if not self.ready:
+            self.ready, self.mean, self.variation = True, sample, sample // 2
+            return
+        distance = abs(sample - self.mean)
+        self.variation += (distance - self.variation) // 4
+        self.mean += (sample - self.mean) // 8
+
+
+class LossEstimator:
+    """The share of our datagrams that the peer did not count, from pairs of totals in replies."""
+
+    __slots__ = ("_received", "_sent", "loss", "received", "sent")
+
+    def __init__(self) -> None:
+        self.loss = 0
+        """Of 255."""
+        self.sent = 0
+        """Our total, as of the newest pair."""
+        self.received = 0
+        """The peer's total when it had that."""
+        self._sent = 0
+        self._received = 0
+
+    def add(self, *, sent: int, received: int) -> None:
+        """A reply: when we had sent `sent` datagrams, the peer had counted `received`."""
+        if sent < self.sent:
+            return  # A late reply: a newer one was taken already.
+        if received < self.received or not self.sent:
+            # The first pair, or the peer counts anew: it was restarted or forgot the path.
+            self.sent, self.received = sent, received
+            return
+        self._sent += sent - self.sent
+        self._received += received - self.received
+        self.sent, self.received = sent, received
+        if self._sent >= _LOSS_SAMPLE_MIN:
+            lost = max(0, self._sent - self._received)
+            self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
+        if self._sent > _LOSS_MEMORY:
+            self._received = self._received * _LOSS_MEMORY // self._sent
+            self._sent = _LOSS_MEMORY

@@ -1,0 +1,231 @@
+"""Datagrams and control messages as bytes.
+
+A datagram is ``time (6) ‖ ciphertext ‖ tag (16)``; what the ciphertext of a control datagram
+holds is `ControlMessage`. The layout is that of mud 0.3 (glorytun 0.3.4), see docs/protocol.md.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntFlag
+
+from glorytun.core.address import Endpoint
+
+# What the protocol says.
+
+TIME_SIZE = 6
+TAG_SIZE = 16
+OVERHEAD = TIME_SIZE + TAG_SIZE
+KEY_SIZE = 32
+"""Of the secret key, a session key, and both halves of an X25519 pair."""
+TIME_BITS = 48
+TIME_MASK = (1 << TIME_BITS) - 1
+CONTROL_BIT = 1
+"""Bit 0 of the time field: a control message, not data."""
+SERVER_BIT = 2
+"""Bit 1 of a control message's time: its sender is the server (our addition, section 7)."""
+
+_CONTROL = struct.Struct("<6sBB32sQQQQQQQ6sHBBB16s")
+_PORT = struct.Struct(">H")
+CONTROL_SIZE = _CONTROL.size + _PORT.size
+"""Bytes of a control message without extensions."""
+CONTROL_DATAGRAM_SIZE = CONTROL_SIZE + OVERHEAD
+"""Bytes of the smallest control datagram."""
+
+# What this implementation chose.
+
+DATAGRAM_MAX = 65535
+"""Nothing longer can arrive over UDP."""
+EXTENSIONS_MAX = 128
+"""Bytes of extension block we send."""
+SOFTWARE_MAX = 64
+"""Bytes of the name and version we take from a peer."""
+
+
+class Capability(IntFlag):
+    """Extension type 1, a little-endian bit field."""
+
+    AEGIS = 1
+    AES_GCM = 2
+    TIMESTAMPS = 4
+    """Sending times can be used for skew equalisation."""
+
+
+_EXTENSION_CAPABILITIES = 1
+_EXTENSION_SOFTWARE = 2
+_EXTENSION_CONFIRM = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extensions:
+    """What follows byte 125 of a control message; a 0.3.4 peer sends none of it."""
+
+    capabilities: Capability | None = None
+    software: str = ""
+    confirm: bytes = b""
+    """The first 8 bytes of BLAKE2b-256 of the public key that the sender knows as its peer's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlMessage:
+    """The plaintext of a control datagram; field names are the protocol's."""
+
+    sent_time: int
+    """0 in a request; in a reply the request's time field, bit 0 set."""
+    state: int
+    aes: bool
+    pkey: bytes
+    tx_bytes: int
+    tx_total: int
+    rx_bytes: int
+    rx_total: int
+    fw_bytes: int = 0
+    fw_total: int = 0
+    max_rate: int
+    """bytes/s the sender wants to receive."""
+    beat: int
+    """µs."""
+    mtu: int
+    """UDP payload bytes; 0 while probing."""
+    loss: int
+    fixed_rate: bool
+    loss_limit: int
+    sent_to: Endpoint
+    """The address the sender sends this message to."""
+    extensions: Extensions = Extensions()
+
+    @property
+    def is_request(self) -> bool:
+        return self.sent_time == 0
+
+
+def pull_time(datagram: bytes | bytearray | memoryview, offset: int = 0) -> int:
+    """The time field of a datagram, flag bits included."""
+    return int.from_bytes(datagram[offset : offset + TIME_SIZE], "little")
+
+
+def unwrap_time(field: int, *, now: int) -> int:
+    """Microseconds since the epoch of a 48-bit time field: the moment nearest to `now`."""
+    distance = (field - now) & TIME_MASK
+    if distance >> (TIME_BITS - 1):
+        distance -= 1 << TIME_BITS
+    return now + distance
+
+
+def push_control(message: ControlMessage, *, size: int) -> bytes:
+    """The plaintext of a control message whose datagram has `size` bytes, or as many as it needs.
+
+    Extensions that don't fit `size` make it longer only up to their own length: a request is
+    padded with zeros, which a 0.3.4 peer ignores.
+    """
+    body = _CONTROL.pack(
+        (message.sent_time & TIME_MASK).to_bytes(TIME_SIZE, "little"),
+        message.state,
+        message.aes,
+        message.pkey,
+        message.tx_bytes,
+        message.tx_total,
+        message.rx_bytes,
+        message.rx_total,
+        message.fw_bytes,
+        message.fw_total,
+        message.max_rate,
+        min(message.beat, TIME_MASK).to_bytes(TIME_SIZE, "little"),
+        message.mtu,
+        message.loss,
+        message.fixed_rate,
+        message.loss_limit,
+        message.sent_to.address,
+    )
+    body += _PORT.pack(message.sent_to.port) + _push_extensions(message.extensions)
+    return body.ljust(size - OVERHEAD, b"\0")
+
+
+def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | None:
+    """The message of a control datagram's plaintext; None when it is too short to be one.
+
+    Any bytes at all give a message or None: values are checked by whoever uses them.
+    """
+    if len(plaintext) < CONTROL_SIZE:
+        return None
+    (
+        sent_time,
+        state,
+        aes,
+        pkey,
+        tx_bytes,
+        tx_total,
+        rx_bytes,
+        rx_total,
+        fw_bytes,
+        fw_total,
+        max_rate,
+        beat,
+        mtu,
+        loss,
+        fixed_rate,
+        loss_limit,
+        address,
+    ) = _CONTROL.unpack_from(plaintext)
+    (port,) = _PORT.unpack_from(plaintext, _CONTROL.size)
+    return ControlMessage(
+        sent_time=int.from_bytes(sent_time, "little"),
+        state=state,
+        aes=bool(aes),
+        pkey=pkey,
+        tx_bytes=tx_bytes,
+        tx_total=tx_total,
+        rx_bytes=rx_bytes,
+        rx_total=rx_total,
+        fw_bytes=fw_bytes,
+        fw_total=fw_total,
+        max_rate=max_rate,
+        beat=int.from_bytes(beat, "little"),
+        mtu=mtu,
+        loss=loss,
+        fixed_rate=bool(fixed_rate),
+        loss_limit=loss_limit,
+        sent_to=Endpoint(address, port),
+        extensions=_pull_extensions(bytes(plaintext[CONTROL_SIZE:])),
+    )
+
+
+def _push_extensions(extensions: Extensions) -> bytes:
+    block = b""
+    if extensions.capabilities is not None:
+        block += _push_extension(_EXTENSION_CAPABILITIES, bytes([extensions.capabilities]))
+    if extensions.software:
+        software = extensions.software.encode()[:SOFTWARE_MAX]
+        block += _push_extension(_EXTENSION_SOFTWARE, software)
+    if extensions.confirm:
+        block += _push_extension(_EXTENSION_CONFIRM, extensions.confirm)
+    return block[:EXTENSIONS_MAX]
+
+
+def _push_extension(kind: int, value: bytes) -> bytes:
+    return bytes([kind, len(value)]) + value
+
+
+def _pull_extensions(block: bytes) -> Extensions:
+    """Unknown types are skipped; a value that runs over the end ends the block."""
+    capabilities: Capability | None = None
+    software, confirm = "", b""
+    at = 0
+    while at + 2 <= len(block) and block[at]:
+        kind, length = block[at], block[at + 1]
+        value = block[at + 2 : at + 2 + length]
+        if len(value) < length:
+            break
+        if kind == _EXTENSION_CAPABILITIES:
+            # Bits that we don't know are left out: only ours are ever asked for.
+            capabilities = Capability(int.from_bytes(value, "little") & 7)
+        elif kind == _EXTENSION_SOFTWARE:
+            software = _printable(value[:SOFTWARE_MAX].decode(errors="replace"))
+        elif kind == _EXTENSION_CONFIRM:
+            confirm = value[:8]
+        at += 2 + length
+    return Extensions(capabilities=capabilities, software=software, confirm=confirm)
+
+
+def _printable(text: str) -> str:
+    """A peer's words go to logs and terminals: nothing in them may steer one."""
+    return "".join(char if char.isprintable() else "?" for char in text)
