@@ -1,0 +1,17 @@
+# `make` lists the targets. The work is done by tests/tools/run.sh.
+.PHONY: help test demo lint format
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+test: ## run every test (root; installs what it needs; PYTEST='-k mtu' passes arguments to pytest)
+	@tests/tools/run.sh test $(PYTEST)
+
+demo: ## show the tunnel at work over two links, for half a minute (root; SVG=file keeps a picture)
+	@tests/tools/run.sh demo $(if $(SVG),--svg $(SVG))
+
+lint: ## run the linters alone
+	@tests/tools/run.sh lint
+
+format: ## bring the code into its standard form
+	@tests/tools/run.sh format
