@@ -1,0 +1,277 @@
+"""The UDP socket: datagrams from and to the network, each with the addresses it travels between.
+
+Numbers that Python doesn't name are those of linux/in.h, linux/in6.h and asm-generic/socket.h.
+"""
+
+import errno
+import os
+import socket
+import struct
+
+from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
+from glorytun.core.batch import Batch
+from glorytun.errors import ResolveError, SocketError
+
+_IP_PKTINFO = 8
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_PROBE = 3
+"""Don't fragment, and ignore what ICMP says of the path's MTU: ip(7)."""
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_V4_PKTINFO = struct.Struct("=I4s4s")
+"""struct in_pktinfo: interface, local address, destination address in the header."""
+_V6_PKTINFO = struct.Struct("=16sI")
+"""struct in6_pktinfo: address, interface."""
+_PKTINFO_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size)
+
+_V4_ANY = V4_PREFIX + bytes(4)
+_DATAGRAM_MAX = 65536
+"""No UDP payload is longer, so that none is ever truncated."""
+_BUFFER_BYTES = 8 << 20
+"""Of the socket, each way: about 60 ms at 1 Gbit/s."""
+_CACHED_PATHS = 1024
+"""Spoofed sources could fill a cache without a bound."""
+
+_SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+_Ancillary = list[tuple[int, int, bytes]]
+
+
+class UdpSocket:
+    """One non-blocking UDP socket for all paths, over IPv4, IPv6 or both."""
+
+    def __init__(self, bound_socket: socket.socket, *, v4: bool, v6: bool) -> None:
+        self.v4 = v4
+        """Whether it can reach IPv4 addresses."""
+        self.v6 = v6
+        """Whether it can reach IPv6 addresses."""
+        self._socket = bound_socket
+        self.bound = _endpoint(bound_socket.getsockname())
+        """What it is bound to; ``0.0.0.0`` is mapped here as every IPv4 address is."""
+        self._buffer = bytearray(_DATAGRAM_MAX)
+        self._into = [self._buffer]
+        self._received: dict[tuple[object, bytes], PathId] = {}
+        self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
+
+    @classmethod
+    def open(cls, address: str, port: int, *, traffic_class: int = 192) -> "UdpSocket":
+        """Bind to an IP address of this host; ``0.0.0.0`` is all of IPv4, ``::`` all of both.
+
+        A link-local address needs its interface: ``fe80::1%eth0``. Port 0 lets the kernel pick.
+        `traffic_class` is the byte in the IP header (DSCP << 2). Raises SocketError.
+        """
+        family, where = _parse(address, port)
+        v6 = family == socket.AF_INET6
+        v4 = not v6 or where[0] == "::"
+        try:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise _open_error(error, address, port) from error
+        try:
+            _set_options(opened, v4=v4, v6=v6)
+            opened.bind(where)
+            bound = cls(opened, v4=v4, v6=v6)
+            bound.set_traffic_class(traffic_class)
+        except OSError as error:
+            opened.close()
+            raise _open_error(error, address, port) from error
+        return bound
+
+    def fileno(self) -> int:
+        """For poll(2)."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[Batch, PathId] | None:
+        """The next datagram and the path it came on, or None when there is none.
+
+        The path's local address is the one the datagram was sent to. The row is valid until the
+        next call. Raises SocketError when the socket is of no use any more.
+        """
+        try:
+            size, ancillary, _, source = self._socket.recvmsg_into(self._into, _PKTINFO_SPACE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise SocketError(
+                f"nothing can be received on {self.bound} any more: {_reason(error)}",
+                hint="start again",
+            ) from error
+        info = ancillary[0][2] if ancillary else b""
+        path = self._received.get((source, info)) or self._learn(source, info)
+        return Batch(self._buffer, 0, size, 1, size, size), path
+
+    def send(self, path: PathId, batch: Batch) -> int:
+        """Send each row as one datagram from the path's local address; ANY: the kernel picks one.
+
+        Returns 0, or the errno of the first row that failed; the others are still tried.
+        """
+        if not self.v6 and not is_v4(path.remote.address):
+            return errno.EAFNOSUPPORT
+        ancillary, destination = self._sent.get(path) or self._encode(path)
+        failure = 0
+        for row in batch.rows():
+            try:
+                self._socket.sendmsg((row,), ancillary, 0, destination)
+            except OSError as error:
+                failure = failure or error.errno or errno.EIO
+        return failure
+
+    def set_traffic_class(self, traffic_class: int) -> None:
+        """The byte in the IP header (DSCP << 2) of what is sent from now on."""
+        if self.v4:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, traffic_class)
+        if self.v6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
+
+    def _learn(self, source: _SocketAddress, info: bytes) -> PathId:
+        """The path between two addresses as recvmsg(2) gives them."""
+        remote = _endpoint(source)
+        if len(info) == _V6_PKTINFO.size:
+            local = info[:16]
+        elif len(info) == _V4_PKTINFO.size:
+            local = V4_PREFIX + info[8:12]
+        else:
+            local = ANY
+        if len(self._received) >= _CACHED_PATHS:
+            self._received.clear()
+        path = self._received[source, info] = PathId(local, remote)
+        return path
+
+    def _encode(self, path: PathId) -> tuple[_Ancillary, _SocketAddress]:
+        """The arguments of sendmsg(2) that make a datagram take a path."""
+        local, remote = path
+        destination: _SocketAddress
+        if self.v6:
+            # A mapped source address in IPV6_PKTINFO serves IPv4: ip_cmsg_send().
+            level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
+            info = _V6_PKTINFO.pack(local, remote.scope)
+            text = socket.inet_ntop(socket.AF_INET6, remote.address)
+            destination = (text, remote.port, 0, remote.scope)
+        else:
+            level, kind = socket.IPPROTO_IP, _IP_PKTINFO
+            info = _V4_PKTINFO.pack(0, local[12:], bytes(4))
+            destination = (format_address(remote.address), remote.port)
+        free = local in {ANY, _V4_ANY}
+        if len(self._sent) >= _CACHED_PATHS:
+            self._sent.clear()
+        encoded = self._sent[path] = ([] if free else [(level, kind, info)], destination)
+        return encoded
+
+
+def resolve(host: str, port: int, *, v4: bool, v6: bool) -> list[Endpoint]:
+    """The addresses of a host, best first, of the families that are wanted. May block for seconds.
+
+    Raises ResolveError.
+    """
+    family = socket.AF_UNSPEC if v4 and v6 else socket.AF_INET if v4 else socket.AF_INET6
+    try:
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
+    except UnicodeError as error:
+        raise ResolveError(f"{host!r} can't be the name of a host") from error
+    except socket.gaierror as error:
+        raise _resolve_error(error, host, v4=v4, v6=v6) from error
+    return [_endpoint(entry[4]) for entry in found]
+
+
+def _resolve_error(error: socket.gaierror, host: str, *, v4: bool, v6: bool) -> ResolveError:
+    if error.errno == socket.EAI_AGAIN:
+        return ResolveError(
+            f"{host} can't be resolved now: no name server answers",
+            hint="check the network and /etc/resolv.conf",
+        )
+    if error.errno not in {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}:
+        return ResolveError(f"{host} can't be resolved: {error.strerror}")
+    kind = "an" if v4 and v6 else "an IPv4" if v4 else "an IPv6"
+    return ResolveError(
+        f"{host} does not resolve to {kind} address",
+        hint=f"check its spelling and `getent ahosts {host}`",
+    )
+
+
+def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddress]:
+    """The family and socket address of a numeric address."""
+    flags = socket.AI_NUMERICHOST
+    try:
+        found = socket.getaddrinfo(address or "-", port, type=socket.SOCK_DGRAM, flags=flags)
+    except (socket.gaierror, UnicodeError) as error:
+        raise SocketError(
+            f"{address!r} is no IP address of this host",
+            hint="0.0.0.0 stands for all IPv4 addresses, :: for all of IPv4 and IPv6",
+        ) from error
+    family, _, _, _, where = found[0]
+    return family, where  # type: ignore[return-value]  # typeshed allows for Pythons without IPv6
+
+
+def _set_options(opened: socket.socket, *, v4: bool, v6: bool) -> None:
+    """Everything that must hold before the first datagram."""
+    if v4:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    if v6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not v4))
+        opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+        # Else the host itself fragments what is too big for the link: ip6_append_data().
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1)
+        # Also reports IPv4 addresses, mapped: ip6_datagram_recv_common_ctl().
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    _set_buffer(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    _set_buffer(opened, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+
+
+def _set_buffer(opened: socket.socket, force: int, option: int) -> None:
+    """As large as wanted with CAP_NET_ADMIN, else as large as net.core.*mem_max allows."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER_BYTES)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+
+
+def _open_error(error: OSError, address: str, port: int) -> SocketError:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return SocketError(
+                f"port {port} on {address} is in use",
+                hint="`ss -ulpn` shows by which program; choose another port",
+            )
+        case errno.EADDRNOTAVAIL | errno.ENODEV:
+            return SocketError(
+                f"{address} is not an address of this host, or not ready yet",
+                hint="`ip address` lists them",
+            )
+        case errno.EACCES | errno.EPERM:
+            return SocketError(
+                f"no permission to bind port {port} on {address}",
+                hint="choose a port from 1024 on, or run as root",
+            )
+        case errno.EAFNOSUPPORT:
+            return SocketError(
+                f"{address} can't be used: this host has IPv6 switched off",
+                hint="bind 0.0.0.0 instead",
+            )
+        case errno.EINVAL if address.lower().startswith("fe80:"):
+            return SocketError(
+                f"{address} is link-local and needs its interface",
+                hint=f"for example {address}%eth0",
+            )
+    return SocketError(f"port {port} on {address} can't be bound: {_reason(error)}")
+
+
+def _endpoint(where: tuple[object, ...]) -> Endpoint:
+    """From a socket address as Python has it."""
+    host, port = str(where[0]), where[1]
+    assert isinstance(port, int)
+    if len(where) == 2:
+        return Endpoint(V4_PREFIX + socket.inet_pton(socket.AF_INET, host), port)
+    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    scope = where[3]
+    assert isinstance(scope, int)
+    return Endpoint(address, port, scope)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0)
