@@ -1,0 +1,1 @@
+"""Tests of glorytun.net that need no privileges."""

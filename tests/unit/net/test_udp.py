@@ -1,0 +1,248 @@
+"""The UDP socket on loopback, and every message it has for a user."""
+
+import errno
+import socket
+
+import pytest
+
+from glorytun.core.address import ANY, Endpoint, PathId, pack_address
+from glorytun.core.batch import Batch
+from glorytun.errors import ResolveError, SocketError
+from glorytun.net import udp
+from glorytun.net.udp import UdpSocket, resolve
+from tests.unit.net.namespaces import wait
+
+LOOPBACK = pack_address("127.0.0.1")
+
+
+def test_sends_every_row() -> None:
+    """A batch of three rows is three datagrams, the last shorter."""
+    sender, receiver = UdpSocket.open("127.0.0.1", 0), UdpSocket.open("127.0.0.1", 0)
+    path = PathId(LOOPBACK, receiver.bound)
+    assert sender.send(path, Batch(bytearray(b"-abc-def-g"), 1, 4, 3, 3, 1)) == 0
+    for expected in (b"abc", b"def", b"g"):
+        wait(receiver)
+        received = receiver.receive()
+        assert received is not None
+        batch, path = received
+        assert [bytes(row) for row in batch.rows()] == [expected]
+        assert path == PathId(LOOPBACK, sender.bound)
+    assert receiver.receive() is None
+    sender.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 65507])
+def test_any_size(size: int) -> None:
+    """An empty datagram and the longest there is arrive whole."""
+    both = UdpSocket.open("127.0.0.1", 0)
+    assert both.send(PathId(LOOPBACK, both.bound), Batch.of(bytes(size))) == 0
+    wait(both)
+    received = both.receive()
+    assert received is not None
+    assert received[0].total() == size
+    both.close()
+
+
+def test_what_does_not_fit_a_datagram_is_an_error() -> None:
+    """A row of more than UDP can carry."""
+    both = UdpSocket.open("127.0.0.1", 0)
+    assert both.send(PathId(LOOPBACK, both.bound), Batch.of(bytes(65508))) == errno.EMSGSIZE
+    both.close()
+
+
+def test_first_failure_is_returned_and_the_rest_sent() -> None:
+    """A row that is too big doesn't keep back those behind it."""
+    both = UdpSocket.open("127.0.0.1", 0)
+    batch = Batch(bytearray(65600), 0, 65590, 2, 65508, 10)
+    assert both.send(PathId(LOOPBACK, both.bound), batch) == errno.EMSGSIZE
+    wait(both)
+    received = both.receive()
+    assert received is not None
+    assert received[0].total() == 10
+    both.close()
+
+
+def test_family_that_is_not_served() -> None:
+    """An IPv4 socket can't reach IPv6."""
+    sender = UdpSocket.open("0.0.0.0", 0)
+    path = PathId(ANY, Endpoint(pack_address("::1"), 5000))
+    assert sender.send(path, Batch.of(b"x")) == errno.EAFNOSUPPORT
+    sender.close()
+
+
+def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many sources and destinations don't fill the memory, and all still work."""
+    monkeypatch.setattr(udp, "_CACHED_PATHS", 3)
+    hub = UdpSocket.open("127.0.0.1", 0)
+    for _ in range(10):
+        other = UdpSocket.open("127.0.0.1", 0)
+        assert other.send(PathId(ANY, hub.bound), Batch.of(b"x")) == 0
+        wait(hub)
+        received = hub.receive()
+        assert received is not None
+        assert received[1] == PathId(LOOPBACK, other.bound)
+        assert hub.send(received[1], Batch.of(b"y")) == 0
+        wait(other)
+        other.close()
+    assert len(hub._received) <= 3
+    assert len(hub._sent) <= 3
+    hub.close()
+
+
+def test_what_it_is_bound_to() -> None:
+    """The port that the kernel picked, and the families served."""
+    opened = UdpSocket.open("0.0.0.0", 0)
+    assert opened.bound.address == pack_address("0.0.0.0")
+    assert opened.bound.port > 0
+    assert str(opened.bound).startswith("0.0.0.0:")
+    assert (opened.v4, opened.v6) == (True, False)
+    opened.close()
+
+
+def test_port_in_use() -> None:
+    """Two daemons on one port must not share it."""
+    first = UdpSocket.open("127.0.0.1", 0)
+    with pytest.raises(SocketError) as caught:
+        UdpSocket.open("127.0.0.1", first.bound.port)
+    assert str(caught.value) == (
+        f"port {first.bound.port} on 127.0.0.1 is in use "
+        "(`ss -ulpn` shows by which program; choose another port)"
+    )
+    first.close()
+
+
+def test_address_of_another_host() -> None:
+    """192.0.2.0/24 is for documentation: RFC 5737."""
+    with pytest.raises(SocketError) as caught:
+        UdpSocket.open("192.0.2.1", 5000)
+    assert str(caught.value) == (
+        "192.0.2.1 is not an address of this host, or not ready yet (`ip address` lists them)"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "example.org", "10.0.0.256", "fe80::1%no-such-device", "é"])
+def test_what_is_no_address(text: str) -> None:
+    """Names are not resolved here."""
+    with pytest.raises(SocketError) as caught:
+        UdpSocket.open(text, 5000)
+    assert str(caught.value) == (
+        f"{text!r} is no IP address of this host "
+        "(0.0.0.0 stands for all IPv4 addresses, :: for all of IPv4 and IPv6)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "address", "message"),
+    [
+        (
+            errno.EAFNOSUPPORT,
+            "::",
+            ":: can't be used: this host has IPv6 switched off (bind 0.0.0.0 instead)",
+        ),
+        (
+            errno.EACCES,
+            "::",
+            "no permission to bind port 80 on :: (choose a port from 1024 on, or run as root)",
+        ),
+        (
+            errno.EINVAL,
+            "fe80::1",
+            "fe80::1 is link-local and needs its interface (for example fe80::1%eth0)",
+        ),
+        (errno.EMFILE, "::", "port 80 on :: can't be bound: Too many open files"),
+    ],
+)
+def test_other_failures(
+    monkeypatch: pytest.MonkeyPatch, number: int, address: str, message: str
+) -> None:
+    """One clear line for each."""
+
+    def fail(*_: object) -> socket.socket:
+        raise OSError(number, "")
+
+    monkeypatch.setattr("glorytun.net.udp.socket.socket", fail)
+    with pytest.raises(SocketError) as caught:
+        UdpSocket.open(address, 80)
+    assert str(caught.value) == message
+
+
+def test_receiving_on_a_broken_socket() -> None:
+    """Says so instead of spinning."""
+    opened = UdpSocket.open("127.0.0.1", 0)
+    opened.close()
+    with pytest.raises(SocketError, match=r"nothing can be received on 127\.0\.0\.1:\d+ any more"):
+        opened.receive()
+
+
+def test_unprivileged_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CAP_NET_ADMIN the buffers are as large as the system allows."""
+    tried: list[int] = []
+
+    class Refusing:
+        def setsockopt(self, _level: int, option: int, _value: int) -> None:
+            tried.append(option)
+            if option in {32, 33}:
+                raise PermissionError(errno.EPERM, "")
+
+    udp._set_options(Refusing(), v4=True, v6=False)  # type: ignore[arg-type]
+    assert tried[-4:] == [33, socket.SO_RCVBUF, 32, socket.SO_SNDBUF]
+
+
+def test_resolve_addresses() -> None:
+    """Numeric addresses need no name server."""
+    assert resolve("127.0.0.1", 5000, v4=True, v6=False) == [Endpoint(LOOPBACK, 5000)]
+    assert resolve("::1", 7, v4=True, v6=True) == [Endpoint(pack_address("::1"), 7)]
+
+
+def test_resolve_name() -> None:
+    """A name, from /etc/hosts."""
+    assert Endpoint(LOOPBACK, 5000) in resolve("localhost", 5000, v4=True, v6=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "v4", "v6", "kind"),
+    [("127.0.0.1", False, True, "an IPv6"), ("::1", True, False, "an IPv4")],
+)
+def test_resolve_other_family(host: str, v4: bool, v6: bool, kind: str) -> None:
+    """An address of a family that the socket doesn't serve."""
+    with pytest.raises(ResolveError) as caught:
+        resolve(host, 5000, v4=v4, v6=v6)
+    assert str(caught.value) == (
+        f"{host} does not resolve to {kind} address (check its spelling and `getent ahosts {host}`)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            socket.EAI_NONAME,
+            "nowhere.invalid does not resolve to an address "
+            "(check its spelling and `getent ahosts nowhere.invalid`)",
+        ),
+        (
+            socket.EAI_AGAIN,
+            "nowhere.invalid can't be resolved now: no name server answers "
+            "(check the network and /etc/resolv.conf)",
+        ),
+        (socket.EAI_FAIL, "nowhere.invalid can't be resolved: why"),
+    ],
+)
+def test_resolve_failures(monkeypatch: pytest.MonkeyPatch, number: int, message: str) -> None:
+    """A wrong name is told apart from a network that isn't there."""
+
+    def fail(*_: object) -> None:
+        raise socket.gaierror(number, "why")
+
+    monkeypatch.setattr("glorytun.net.udp.socket.getaddrinfo", fail)
+    with pytest.raises(ResolveError) as caught:
+        resolve("nowhere.invalid", 5000, v4=True, v6=True)
+    assert str(caught.value) == message
+
+
+def test_resolve_nonsense() -> None:
+    """What can't be encoded as a name."""
+    with pytest.raises(ResolveError) as caught:
+        resolve("a" * 64 + ".example", 5000, v4=True, v6=True)
+    assert str(caught.value).endswith("can't be the name of a host")
