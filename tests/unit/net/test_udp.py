@@ -10,9 +10,16 @@ from glorytun.core.batch import Batch
 from glorytun.errors import ResolveError, SocketError
 from glorytun.net import udp
 from glorytun.net.udp import UdpSocket, resolve
-from tests.unit.net.namespaces import wait
+from tests.netns.wait import wait_for
 
 LOOPBACK = pack_address("127.0.0.1")
+
+
+def await_datagram(receiver: UdpSocket) -> tuple[Batch, PathId]:
+    """The next datagram."""
+    received = wait_for(receiver.receive, timeout=5, what="a datagram")
+    assert received
+    return received
 
 
 def test_sends_every_row() -> None:
@@ -21,9 +28,7 @@ def test_sends_every_row() -> None:
     path = PathId(LOOPBACK, receiver.bound)
     assert sender.send(path, Batch(bytearray(b"-abc-def-g"), 1, 4, 3, 3, 1)) == 0
     for expected in (b"abc", b"def", b"g"):
-        wait(receiver)
-        received = receiver.receive()
-        assert received is not None
+        received = await_datagram(receiver)
         batch, path = received
         assert [bytes(row) for row in batch.rows()] == [expected]
         assert path == PathId(LOOPBACK, sender.bound)
@@ -37,9 +42,7 @@ def test_any_size(size: int) -> None:
     """An empty datagram and the longest there is arrive whole."""
     both = UdpSocket.open("127.0.0.1", 0)
     assert both.send(PathId(LOOPBACK, both.bound), Batch.of(bytes(size))) == 0
-    wait(both)
-    received = both.receive()
-    assert received is not None
+    received = await_datagram(both)
     assert received[0].total() == size
     both.close()
 
@@ -56,9 +59,7 @@ def test_first_failure_is_returned_and_the_rest_sent() -> None:
     both = UdpSocket.open("127.0.0.1", 0)
     batch = Batch(bytearray(65600), 0, 65590, 2, 65508, 10)
     assert both.send(PathId(LOOPBACK, both.bound), batch) == errno.EMSGSIZE
-    wait(both)
-    received = both.receive()
-    assert received is not None
+    received = await_datagram(both)
     assert received[0].total() == 10
     both.close()
 
@@ -78,12 +79,10 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(10):
         other = UdpSocket.open("127.0.0.1", 0)
         assert other.send(PathId(ANY, hub.bound), Batch.of(b"x")) == 0
-        wait(hub)
-        received = hub.receive()
-        assert received is not None
+        received = await_datagram(hub)
         assert received[1] == PathId(LOOPBACK, other.bound)
         assert hub.send(received[1], Batch.of(b"y")) == 0
-        wait(other)
+        await_datagram(other)
         other.close()
     assert len(hub._received) <= 3
     assert len(hub._sent) <= 3
