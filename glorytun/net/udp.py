@@ -96,7 +96,7 @@ class UdpSocket:
                 f"nothing can be received on {self.bound} any more: {_reason(error)}",
                 hint="start again",
             ) from error
-        info = ancillary[0][2] if ancillary else b""
+        info = ancillary[0][2]
         path = self._received.get((source, info)) or self._learn(source, info)
         return Batch(self._buffer, 0, size, 1, size, size), path
 
@@ -130,12 +130,7 @@ class UdpSocket:
     def _learn(self, source: _SocketAddress, info: bytes) -> PathId:
         """The path between two addresses as recvmsg(2) gives them."""
         remote = _endpoint(source)
-        if len(info) == _V6_PKTINFO.size:
-            local = info[:16]
-        elif len(info) == _V4_PKTINFO.size:
-            local = V4_PREFIX + info[8:12]
-        else:
-            local = ANY
+        local = info[:16] if self.v6 else V4_PREFIX + info[8:12]
         if len(self._received) >= _CACHED_PATHS:
             self._received.clear()
         path = self._received[source, info] = PathId(local, remote)
