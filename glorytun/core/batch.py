@@ -40,3 +40,18 @@ class Batch:
     def total(self) -> int:
         """Bytes in all rows together."""
         return (self.count - 1) * self.size + self.last
+
+    def run(self, first: int, count: int) -> "Batch":
+        """The rows from `first` on, `count` of them, in the same buffer."""
+        last = self.row_size(first + count - 1)
+        start = self.offset + first * self.stride
+        return Batch(self.buffer, start, self.stride, count, self.size, last)
+
+    def runs(self, chosen: list[bool]) -> Iterator["Batch"]:
+        """The chosen rows, as one batch for each stretch of them."""
+        first = 0
+        for index in range(self.count + 1):
+            if index == self.count or not chosen[index]:
+                if index > first:
+                    yield self.run(first, index - first)
+                first = index + 1

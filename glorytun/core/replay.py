@@ -59,4 +59,35 @@ class ReplayWindow:
         self.newest = time
 
 
+class ControlWindow(ReplayWindow):
+    """The window over a peer's control times, which also lets a peer's clock be set back.
+
+    After such a peer has restarted, all it says is too old. A message that answers one of ours
+    (a *fresh* one) can't be a replay, whatever its time: it begins the window again. From then on
+    the times that were accepted before, up to `_distrusted_until`, need that proof too.
+    """
+
+    __slots__ = ("_distrusted_until",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._distrusted_until = 0
+
+    def is_doubtful(self, time: int) -> bool:
+        """Whether a message of this time is refused only for want of freshness."""
+        return time <= self.newest - WINDOW or self.newest + WINDOW < time
+
+    def admit(self, time: int, *, fresh: bool) -> bool:
+        """Accept the time of an authentic message, or not."""
+        if self.newest + WINDOW < time <= self._distrusted_until and not fresh:
+            return False
+        if self.accept(time):
+            return True
+        if not fresh or time > self.newest - WINDOW:
+            return False
+        self._distrusted_until = max(self._distrusted_until, self.newest)
+        self.restart(time)
+        return True
+
+
 assert WINDOW >= SECOND

@@ -2,9 +2,9 @@
 
 LOSS_FULL = 255
 """A loss of everything (PROTOCOL 2, `loss`)."""
-_LOSS_MEMORY = 400
+_LOSS_MEMORY = 200
 """Datagrams over which the loss is averaged, roughly."""
-_LOSS_SAMPLE_MIN = 50
+_LOSS_SAMPLE_MIN = 40
 """Datagrams before a loss is stated at all."""
 
 

@@ -37,8 +37,8 @@ class BadKind(StrEnum):
     """An authentic control message with a public key that can't be used."""
     SIZE = "size"
     """Too short or too long to be one of ours."""
-    LIMIT = "limit"
-    """Authentic, from a new address, while there are as many paths as may be."""
+    PATH = "path"
+    """Authentic, but on no path, and none may be made: not by a server, or too many are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,3 +110,5 @@ class TunnelStatus:
     sent_total: int
     received_bytes: int
     received_total: int
+    unsent_total: int
+    """Inner packets that were dropped because they fit no path."""

@@ -35,8 +35,8 @@ CONTROL_DATAGRAM_SIZE = CONTROL_SIZE + OVERHEAD
 
 DATAGRAM_MAX = 65535
 """Nothing longer can arrive over UDP."""
-EXTENSIONS_MAX = 128
-"""Bytes of extension block we send."""
+REQUEST_SIZE = 192
+"""Bytes of our plain requests: so the reply, which is as long, has room for extensions."""
 SOFTWARE_MAX = 64
 """Bytes of the name and version we take from a peer."""
 
@@ -103,6 +103,12 @@ def pull_time(datagram: bytes | bytearray | memoryview, offset: int = 0) -> int:
     return int.from_bytes(datagram[offset : offset + TIME_SIZE], "little")
 
 
+def push_time(datagram: bytearray, offset: int, time: int) -> None:
+    """Write µs since the epoch, flag bits included, as the time field at `offset`."""
+    field = (time & TIME_MASK).to_bytes(TIME_SIZE, "little")
+    datagram[offset : offset + TIME_SIZE] = field
+
+
 def unwrap_time(field: int, *, now: int) -> int:
     """Microseconds since the epoch of a 48-bit time field: the moment nearest to `now`."""
     distance = (field - now) & TIME_MASK
@@ -112,10 +118,10 @@ def unwrap_time(field: int, *, now: int) -> int:
 
 
 def push_control(message: ControlMessage, *, size: int) -> bytes:
-    """The plaintext of a control message whose datagram has `size` bytes, or as many as it needs.
+    """The plaintext of a control message whose datagram has `size` bytes, 147 at the least.
 
-    Extensions that don't fit `size` make it longer only up to their own length: a request is
-    padded with zeros, which a 0.3.4 peer ignores.
+    Extensions that don't fit are left out, and the rest is zeros, which a 0.3.4 peer ignores:
+    requests are padded to `REQUEST_SIZE` or a probed size, and a reply is as long as its request.
     """
     body = _CONTROL.pack(
         (message.sent_time & TIME_MASK).to_bytes(TIME_SIZE, "little"),
@@ -136,8 +142,9 @@ def push_control(message: ControlMessage, *, size: int) -> bytes:
         message.loss_limit,
         message.sent_to.address,
     )
-    body += _PORT.pack(message.sent_to.port) + _push_extensions(message.extensions)
-    return body.ljust(size - OVERHEAD, b"\0")
+    body += _PORT.pack(message.sent_to.port)
+    room = size - OVERHEAD - len(body)
+    return (body + _push_extensions(message.extensions, room)).ljust(size - OVERHEAD, b"\0")
 
 
 def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | None:
@@ -189,20 +196,18 @@ def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | 
     )
 
 
-def _push_extensions(extensions: Extensions) -> bytes:
-    block = b""
+def _push_extensions(extensions: Extensions, room: int) -> bytes:
+    values = {
+        _EXTENSION_CONFIRM: extensions.confirm,
+        _EXTENSION_SOFTWARE: extensions.software.encode()[:SOFTWARE_MAX],
+    }
     if extensions.capabilities is not None:
-        block += _push_extension(_EXTENSION_CAPABILITIES, bytes([extensions.capabilities]))
-    if extensions.software:
-        software = extensions.software.encode()[:SOFTWARE_MAX]
-        block += _push_extension(_EXTENSION_SOFTWARE, software)
-    if extensions.confirm:
-        block += _push_extension(_EXTENSION_CONFIRM, extensions.confirm)
-    return block[:EXTENSIONS_MAX]
-
-
-def _push_extension(kind: int, value: bytes) -> bytes:
-    return bytes([kind, len(value)]) + value
+        values[_EXTENSION_CAPABILITIES] = bytes([extensions.capabilities])
+    block = b""
+    for kind, value in sorted(values.items()):
+        if value and len(block) + 2 + len(value) <= room:
+            block += bytes([kind, len(value)]) + value
+    return block
 
 
 def _pull_extensions(block: bytes) -> Extensions:

@@ -1,0 +1,344 @@
+"""The control messages between the two sides: what is believed, what follows, what is said.
+
+A client's request is answered by the server, and that reply by the client; so each side learns
+its round-trip time and loss, and that the other is there. A server makes no requests, but the one
+that says it stops.
+"""
+
+from dataclasses import replace
+
+from glorytun.core import crypto
+from glorytun.core.address import Endpoint, PathId
+from glorytun.core.batch import Batch
+from glorytun.core.events import KeysExchanged, PathMtuFound, PathStateSet, PeerStopped
+from glorytun.core.exchange import KeyExchange, Session
+from glorytun.core.mtu import PROBE_FLOOR
+from glorytun.core.nonce import TimeField
+from glorytun.core.outbox import Outbox, Outgoing
+from glorytun.core.path import BEAT_MAX, BEAT_MIN, MTU_MAX, Path
+from glorytun.core.paths import Paths
+from glorytun.core.rate import RATE_UNLIMITED
+from glorytun.core.replay import ControlWindow
+from glorytun.core.settings import SECOND, PathSettings, PathState, Settings
+from glorytun.core.status import BadKind
+from glorytun.core.wire import (
+    CONTROL_DATAGRAM_SIZE,
+    REQUEST_SIZE,
+    TAG_SIZE,
+    TIME_SIZE,
+    Capability,
+    ControlMessage,
+    Extensions,
+    pull_control,
+    pull_time,
+    push_control,
+    push_time,
+    unwrap_time,
+)
+
+# What this implementation chose.
+
+FAREWELLS = 3
+"""Copies of the message that says we stop: nobody is there to repeat it."""
+ECHO_MAX = 60 * SECOND
+"""An answer to something older measures nothing."""
+FRESH_MAX = 5 * SECOND
+"""How old our message may be that proves the answer to it fresh."""
+CHALLENGE_INTERVAL = SECOND // 10
+MARK = b"\0"
+"""A packet that no IP packet is as short as: PROTOCOL 4."""
+
+
+class Conversation:
+    """One side of it. Nothing that is received makes a method raise."""
+
+    def __init__(
+        self,
+        *,
+        psk: bytes,
+        settings: Settings,
+        ours: Capability,
+        software: str,
+        exchange: KeyExchange,
+        paths: Paths,
+        outbox: Outbox,
+    ) -> None:
+        self.settings = settings
+        self._ours = ours
+        self._software = software
+        self._exchange = exchange
+        self._paths = paths
+        self._outbox = outbox
+        self._aead = crypto.make_aead(crypto.CHACHA, psk)
+        self._times = TimeField.for_control(client=settings.client)
+        self._window = ControlWindow()
+        self.sent_time = 0
+        """The time of our newest message."""
+        self._echoed = 0
+        """The newest of our times that the peer has answered."""
+        self._challenge_at = 0
+        self.peer = Extensions()
+        """What the peer said of itself."""
+        self.exchanged_at = 0
+        """When we began to send under the newest session."""
+
+    @property
+    def _client(self) -> bool:
+        return self.settings.client
+
+    # Receiving.
+
+    def receive(self, datagram: Batch, path_id: PathId, now: int) -> Path | None:
+        """Take one control datagram; the path on which something new was heard."""
+        source, size = path_id.remote, datagram.size
+        if size < CONTROL_DATAGRAM_SIZE:
+            self._outbox.drop(BadKind.SIZE, source, now)
+            return None
+        plain = bytearray(len(datagram.buffer))
+        if not self._aead.open(datagram, plain)[0]:
+            self._outbox.drop(BadKind.DECRYPT, source, now)
+            return None
+        start = datagram.offset
+        time = unwrap_time(pull_time(datagram.buffer, start), now=now)
+        message = pull_control(memoryview(plain)[start + TIME_SIZE : start + size - TAG_SIZE])
+        if message is None or not self.is_timely(time, source, now):
+            return None
+        if not self._admit(message, time, path_id, now):
+            return None
+        path = self._path_of(message, path_id, now)
+        if path is not None:
+            path.count_received(size=size, count=1, now=now)
+            self._paths.heard_at = now
+            self._heard(path, message, size=size, time=time, now=now)
+        return path
+
+    def is_timely(self, time: int, source: Endpoint, now: int) -> bool:
+        """Whether the time of an authentic datagram is near enough to our clock."""
+        offset = time - now
+        if abs(offset) <= self.settings.timetolerance:
+            return True
+        self._outbox.drop(BadKind.DIFFTIME, source, now, clock_offset=offset)
+        return False
+
+    def _admit(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> bool:
+        """Whether a message is new: not a replay, and not one of ours sent back to us."""
+        echo = unwrap_time(message.sent_time, now=now)
+        fresh = (
+            not message.is_request
+            and self._echoed < echo <= self.sent_time
+            and now - echo <= FRESH_MAX
+        )
+        is_mine = self._exchange.is_mine(message.pkey)
+        if not is_mine and self._window.admit(time, fresh=fresh):
+            return True
+        self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
+        if not is_mine and message.is_request and not self._client:
+            self._challenge(message, time, path_id, now)
+        return False
+
+    def _challenge(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> None:
+        """Answer a request that is too old, without believing it.
+
+        It may be a replay, or come from a client whose clock was set back: only the latter can
+        answer this answer, and that proves it.
+        """
+        if now < self._challenge_at or not self._window.is_doubtful(time):
+            return
+        self._challenge_at = now + CHALLENGE_INTERVAL
+        path = self._paths.get(path_id) or Path(path_id, PathSettings(), client=False)
+        self._send(path, now, answered=message, answered_time=time)
+
+    def _path_of(self, message: ControlMessage, path_id: PathId, now: int) -> Path | None:
+        """The path a message came on; a server makes it for the first one from a new address."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            return path
+        if self._client or message.state == PathState.DOWN or not self._paths.make_room(now):
+            self._outbox.drop(BadKind.PATH, path_id.remote, now)
+            return None
+        return self._paths.add(path_id, PathSettings())
+
+    def _heard(
+        self, path: Path, message: ControlMessage, *, size: int, time: int, now: int
+    ) -> None:
+        """Act on a message that is authentic and new."""
+        path.public = message.sent_to
+        is_newest = time == self._window.newest
+        if is_newest:
+            self.peer = message.extensions
+        echo = unwrap_time(message.sent_time, now=now)
+        if not message.is_request:
+            self._heard_reply(path, message, size=size, time=time, echo=echo, now=now)
+        elif self._client:
+            self._heard_farewell(path, message)
+        else:
+            self._heard_request(path, message, time)
+        if is_newest and not self._heard_key(message, echo=echo, now=now):
+            self._outbox.drop(BadKind.KEYX, path.id.remote, now)
+            return
+        if self._client and not message.is_request:
+            self._answer_reply(path, message, size=size, time=time, now=now)
+        elif message.is_request and not self._client:
+            self._send(path, now, answered=message, answered_time=time, size=size)
+
+    def _answer_reply(
+        self, path: Path, message: ControlMessage, *, size: int, time: int, now: int
+    ) -> None:
+        """The client's: let the server measure too, but not with each probe of the MTU."""
+        if size <= REQUEST_SIZE:
+            self._send(path, now, answered=message, answered_time=time, size=size)
+        if self._exchange.is_unconfirmed:
+            self.send_mark(path, now)
+
+    def _heard_key(self, message: ControlMessage, *, echo: int, now: int) -> bool:
+        """Take the key of the peer's newest message; False when it can't be used."""
+        exchange = self._exchange
+        if not self._client:
+            return exchange.heard_client(message, now)
+        if message.is_request:
+            return True
+        before = exchange.sending
+        usable = exchange.heard_server(message, echo=echo, now=now)
+        session = exchange.sending
+        if session is not None and session is not before:
+            self.note_exchange(session, first=before is None, now=now)
+        return usable
+
+    def _heard_reply(
+        self, path: Path, message: ControlMessage, *, size: int, time: int, echo: int, now: int
+    ) -> None:
+        self._echoed = max(self._echoed, min(echo, self.sent_time))
+        path.heard_reply()
+        path.rx_loss = message.loss
+        if 0 <= now - echo <= ECHO_MAX:
+            path.rtt.add(now - echo)
+            path.loss.add(sent=message.fw_total, received=message.rx_total)
+            path.estimator.add(at=time, delay=time - echo, received=message.rx_bytes)
+            path.apply_rate()
+        if path.search is not None and path.search.on_answer(size, now):
+            self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
+
+    def _heard_request(self, path: Path, message: ControlMessage, time: int) -> None:
+        """The server's: what the client wishes for this path, unless a newer wish is known."""
+        path.unanswered += 1
+        if time < path.settings_at:
+            return
+        path.settings_at = time
+        old = path.settings
+        rate = 0 if message.max_rate >= RATE_UNLIMITED else message.max_rate
+        is_known = message.state in tuple(PathState)
+        path.settings = replace(
+            old,
+            state=PathState(message.state) if is_known else old.state,
+            rate_tx=old.rate_tx if path.is_pinned else rate,
+            fixed_rate=old.fixed_rate if path.is_pinned else message.fixed_rate and rate > 0,
+            beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
+            loss_limit=message.loss_limit,
+        )
+        path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= MTU_MAX else 0
+        if PathState.DOWN in (old.state, path.settings.state) and path.settings.state != old.state:
+            path.start_anew()
+        path.apply_rate()
+        if path.settings.state != old.state:
+            self._outbox.events.append(PathStateSet(path=path.id, state=path.settings.state))
+
+    def _heard_farewell(self, path: Path, message: ControlMessage) -> None:
+        """The client's: the only request of a server says that it stops."""
+        if message.state != PathState.DOWN:
+            return
+        if not any(other.stopped for other in self._paths):
+            self._outbox.events.append(PeerStopped())
+        path.stopped = True
+
+    def note_exchange(self, session: Session, *, first: bool, now: int) -> None:
+        """We send under a new session from now on."""
+        self.exchanged_at = now
+        self._outbox.events.append(KeysExchanged(cipher=session.cipher, first=first))
+
+    # Sending.
+
+    @property
+    def _is_extended(self) -> bool:
+        """Whether the peer is one of ours, as far as it has said."""
+        return self.peer.capabilities is not None
+
+    def send_request(self, path: Path, now: int, *, size: int = REQUEST_SIZE) -> None:
+        """The client's: ask for an answer of the same size."""
+        self._send(path, now, size=size)
+
+    def send_farewells(self, path: Path, now: int) -> None:
+        """Say that we stop, to a peer that takes it well.
+
+        A 0.3.4 server that is told `down` is deaf on that path for a minute, even if we start
+        again; a 0.3.4 client deletes its path for good. They find out by themselves.
+        """
+        if self._is_extended:
+            for _ in range(FAREWELLS):
+                self._send(path, now, state=PathState.DOWN, size=REQUEST_SIZE)
+
+    def send_mark(self, path: Path, now: int) -> None:
+        """Make the peer use the session that we send under, with a packet that isn't one."""
+        session = self._exchange.sending
+        packet = Batch.of(MARK, headroom=TIME_SIZE, tailroom=TAG_SIZE)
+        datagrams = session.seal(packet, now) if session else None
+        if datagrams is not None:
+            path.count_sent(size=datagrams.size, count=1, now=now)
+            self._outbox.datagrams.append(Outgoing(path.id, datagrams))
+
+    def _state_to_say(self, path: Path) -> PathState:
+        """A path that is down is a backup to a 0.3.4 server: see `send_farewells`."""
+        state = path.settings.state
+        if state == PathState.DOWN and self._client and not self._is_extended:
+            return PathState.BACKUP
+        return state
+
+    def _send(
+        self,
+        path: Path,
+        now: int,
+        *,
+        answered: ControlMessage | None = None,
+        answered_time: int = 0,
+        size: int = REQUEST_SIZE,
+        state: PathState | None = None,
+    ) -> None:
+        """A request of `size` bytes, or the reply to a message that came with `answered_time`."""
+        time = self._times.take(1, now)
+        if time is None:
+            return
+        self.sent_time = time
+        remote_key = self._exchange.remote
+        message = ControlMessage(
+            sent_time=answered_time,
+            state=state or self._state_to_say(path),
+            aes=Capability.AEGIS in self._ours,
+            pkey=self._exchange.pair.public,
+            tx_bytes=path.tx_bytes,
+            tx_total=path.tx_total,
+            rx_bytes=path.rx_bytes,
+            rx_total=path.rx_total,
+            fw_bytes=answered.tx_bytes if answered else 0,
+            fw_total=answered.tx_total if answered else 0,
+            max_rate=self._wished_rate(path),
+            beat=path.settings.beat,
+            mtu=path.size_max,
+            loss=path.loss.loss,
+            fixed_rate=path.settings.fixed_rate,
+            loss_limit=path.settings.loss_limit,
+            sent_to=path.id.remote,
+            extensions=Extensions(
+                capabilities=self._ours,
+                software=self._software,
+                confirm=crypto.confirmation(remote_key) if remote_key else b"",
+            ),
+        )
+        text = push_control(message, size=size)
+        datagram = Batch.of(bytes(TIME_SIZE) + text + bytes(TAG_SIZE))
+        push_time(datagram.buffer, 0, time)
+        self._aead.seal(datagram)
+        path.count_sent(size=datagram.size, count=1, now=now)
+        self._outbox.datagrams.append(Outgoing(path.id, datagram))
+
+    def _wished_rate(self, path: Path) -> int:
+        """`max_rate`: a 0.3.4 server never sends on a path whose client wishes for nothing."""
+        return path.settings.rate_rx or (RATE_UNLIMITED if self._client else 0)

@@ -1,0 +1,286 @@
+"""One path: its settings, its counters, and how it is doing.
+
+A path's condition changes in `Path.judge` only, to what the pure function `condition_of` says,
+along the transitions of `LEGAL`.
+"""
+
+from dataclasses import dataclass
+
+from glorytun.core.address import Endpoint, PathId, is_v4
+from glorytun.core.mtu import MtuSearch
+from glorytun.core.rate import LINK_OVERHEAD, RATE_UNLIMITED, RateEstimator, Shaper
+from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
+from glorytun.core.status import Condition, DirectionStatus, PathStatus
+from glorytun.core.wire import OVERHEAD
+
+# What the protocol says (PROTOCOL 3).
+
+UNANSWERED_MAX = 5
+"""Requests without a reply after which a path is degraded."""
+SILENT_BEATS = 5
+"""Beats of silence, while other paths are heard, after which a server's path is degraded."""
+SLOW_BEATS = 10
+"""A client's beats between requests on a path that has been degraded for a while."""
+
+# What this implementation chose.
+
+UNANSWERED_SLOW = 15
+"""Requests without a reply after which the beat slows down: a short outage ends at full beat."""
+LAST_RESORT = 3_000_000
+"""µs since something was heard, up to which a degraded path is used while no other works."""
+BEAT_MIN = 10_000
+BEAT_MAX = 3_600_000_000
+PROBE_INTERVAL_MIN = 20_000
+"""µs between two probes of MTU discovery at the least."""
+MTU_MAX = 65507
+"""No UDP payload is longer (IPv4)."""
+
+_STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED, Condition.LOSSY}
+_WORKS = {Condition.WAITING, Condition.RUNNING}
+
+LEGAL: dict[Condition, set[Condition]] = {
+    Condition.PROBING: {Condition.DOWN, Condition.DEGRADED, Condition.LOSSY} | _WORKS,
+    Condition.DEGRADED: {Condition.DOWN, Condition.PROBING, Condition.LOSSY} | _WORKS,
+    Condition.LOSSY: {Condition.DOWN, Condition.PROBING, Condition.DEGRADED} | _WORKS,
+    Condition.WAITING: {Condition.DOWN, Condition.RUNNING} | _STARTS_ANEW,
+    Condition.RUNNING: {Condition.DOWN, Condition.WAITING} | _STARTS_ANEW,
+    # Nothing is known of a path that was down: it works only after it was heard again.
+    Condition.DOWN: {Condition.PROBING, Condition.DEGRADED},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that a path's condition depends on."""
+
+    state: PathState
+    answered: bool
+    """Whether the peer has answered since the path is up."""
+    stopped: bool
+    """Whether the peer said that it stops."""
+    unanswered: int
+    silent: bool
+    """Whether nothing came for `SILENT_BEATS` while other paths were heard (server)."""
+    mtu: int
+    loss: int
+    loss_limit: int
+    is_needed: bool
+    """Whether no path that is up works, so that backups are used."""
+
+
+def condition_of(facts: Facts) -> tuple[Condition, str]:
+    """How a path is doing, and why it isn't running."""
+    if facts.state == PathState.DOWN:
+        return Condition.DOWN, "set down"
+    if facts.stopped:
+        return Condition.DEGRADED, "the peer stopped"
+    if facts.unanswered >= UNANSWERED_MAX:
+        return Condition.DEGRADED, "the peer does not answer"
+    if facts.silent:
+        return Condition.DEGRADED, "nothing arrives while other paths are heard"
+    if not facts.answered:
+        return Condition.PROBING, "no answer yet"
+    if not facts.mtu:
+        return Condition.PROBING, "its MTU is being found"
+    if facts.loss > facts.loss_limit:
+        lost, limit = facts.loss * 100 // LOSS_FULL, facts.loss_limit * 100 // LOSS_FULL
+        return Condition.LOSSY, f"loses {lost} %, more than the limit of {limit} %"
+    if facts.state == PathState.BACKUP and not facts.is_needed:
+        return Condition.WAITING, "a backup, and another path is running"
+    return Condition.RUNNING, ""
+
+
+class Path:
+    """A path of either role. The tunnel fills the counters in; times are µs since the epoch."""
+
+    __slots__ = (
+        "answered",
+        "condition",
+        "estimator",
+        "id",
+        "is_pinned",
+        "loss",
+        "mtu_told",
+        "overhead",
+        "public",
+        "reason",
+        "requested_at",
+        "rtt",
+        "rx_at",
+        "rx_bytes",
+        "rx_loss",
+        "rx_total",
+        "search",
+        "settings",
+        "settings_at",
+        "shaper",
+        "stopped",
+        "tx_bytes",
+        "tx_total",
+        "unanswered",
+    )
+
+    def __init__(self, path_id: PathId, settings: PathSettings, *, client: bool) -> None:
+        self.id = path_id
+        self.settings = settings
+        self.settings_at = 0
+        """Time of the request that the settings came with (server)."""
+        self.is_pinned = False
+        """Whether the sending rate was set here, so that the client can't (server)."""
+        self.overhead = LINK_OVERHEAD + (28 if is_v4(path_id.remote.address) else 48)
+        """Bytes that a datagram takes on the link beyond its payload."""
+        self.search = MtuSearch() if client else None
+        self.mtu_told = 0
+        """The size that the client settled on (server)."""
+        self.tx_bytes = self.tx_total = self.rx_bytes = self.rx_total = 0
+        self.public: Endpoint | None = None
+        self.shaper = Shaper()
+        self.estimator = RateEstimator()
+        self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
+        self.reason = "no answer yet"
+        self.rx_at = 0
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget what was measured: the path was down, or leads elsewhere now."""
+        self.answered = False
+        self.stopped = False
+        self.unanswered = 0
+        self.requested_at = 0
+        self.rtt = Smoothed()
+        self.loss = LossEstimator()
+        self.rx_loss = 0
+        if self.search is not None:
+            self.search = MtuSearch()
+        self.apply_rate()
+
+    def heard_reply(self) -> None:
+        self.answered = True
+        self.stopped = False
+        self.unanswered = 0
+
+    # Sizes.
+
+    @property
+    def size_max(self) -> int:
+        """The largest datagram, UDP payload bytes; 0 = not known yet."""
+        return self.mtu_told if self.search is None else self.search.size
+
+    @property
+    def mtu(self) -> int:
+        """The largest inner packet; 0 = not known yet."""
+        return max(0, self.size_max - OVERHEAD)
+
+    # Condition.
+
+    def judge(self, *, silent: bool, is_needed: bool) -> tuple[Condition, Condition] | None:
+        """Bring the condition up to date: (old, new) when that changes it."""
+        facts = Facts(
+            state=self.settings.state,
+            answered=self.answered,
+            stopped=self.stopped,
+            unanswered=self.unanswered,
+            silent=silent,
+            mtu=self.size_max,
+            loss=self.loss.loss,
+            loss_limit=self.settings.loss_limit,
+            is_needed=is_needed,
+        )
+        new, self.reason = condition_of(facts)
+        old = self.condition
+        if new == old:
+            return None
+        assert new in LEGAL[old], (old, new)
+        self.condition = new
+        return old, new
+
+    @property
+    def works(self) -> bool:
+        return self.condition in _WORKS
+
+    def is_last_resort(self, now: int) -> bool:
+        """Whether data may go here while no path works: better than not to send at all."""
+        if not self.size_max or self.stopped:
+            return False
+        if self.condition == Condition.LOSSY:
+            return True
+        return self.condition == Condition.DEGRADED and now - self.rx_at <= LAST_RESORT
+
+    # Timing of requests (client).
+
+    def request_interval(self, *, idle: bool, keepalive: int) -> int:
+        """µs until the next request, from the last one."""
+        beat = self.settings.beat
+        if self.unanswered >= UNANSWERED_SLOW or self.stopped:
+            return SLOW_BEATS * beat
+        if self.search is not None and self.search.probe and self.answered:
+            return min(max(PROBE_INTERVAL_MIN, self.rtt.mean + 4 * self.rtt.variation), 10 * beat)
+        if idle and self.works:
+            return max(keepalive, beat)
+        return beat
+
+    def silent_at(self) -> int:
+        """When the path counts as silent if nothing arrives until then (server)."""
+        return self.rx_at + SILENT_BEATS * self.settings.beat
+
+    def is_silent(self, *, now: int, heard_at: int) -> bool:
+        """Whether other paths were heard, the last time at `heard_at`, while this was not.
+
+        PROTOCOL 6 compares with the last receipt overall; a beat is granted for that one to
+        arrive, so that the silence is noticed as soon as it has lasted.
+        """
+        beat = self.settings.beat
+        return now >= self.silent_at() and heard_at - self.rx_at >= (SILENT_BEATS - 1) * beat
+
+    # Rates.
+
+    def apply_rate(self) -> None:
+        """Let the shaper follow the settings and what was found."""
+        ceiling = self.settings.rate_tx or RATE_UNLIMITED
+        if self.estimator.ceiling != ceiling:
+            self.estimator.set_ceiling(ceiling)
+        self.shaper.rate = ceiling if self.settings.fixed_rate else self.estimator.rate
+
+    def arrival(self, *, size: int, now: int) -> int:
+        """When a datagram of `size` bytes would be at the peer if it were sent here."""
+        start = max(self.shaper.busy_until, now)
+        return start + (size + self.overhead) * SECOND // self.shaper.rate + self.rtt.mean // 2
+
+    # Counters.
+
+    def count_sent(self, *, size: int, count: int, now: int) -> None:
+        self.tx_bytes += size
+        self.tx_total += count
+        self.shaper.charge(size + count * self.overhead, now)
+
+    def count_received(self, *, size: int, count: int, now: int) -> None:
+        self.rx_bytes += size
+        self.rx_total += count
+        self.rx_at = now
+
+    def status(self) -> PathStatus:
+        return PathStatus(
+            settings=self.settings,
+            condition=self.condition,
+            reason=self.reason,
+            local=self.id.local,
+            remote=self.id.remote,
+            public=self.public,
+            mtu=self.mtu,
+            rtt=self.rtt.mean,
+            rttvar=self.rtt.variation,
+            tx=DirectionStatus(
+                rate=0 if self.shaper.rate >= RATE_UNLIMITED else self.shaper.rate,
+                loss=self.loss.loss,
+                bytes=self.tx_bytes,
+                total=self.tx_total,
+            ),
+            rx=DirectionStatus(
+                rate=self.settings.rate_rx,
+                loss=self.rx_loss,
+                bytes=self.rx_bytes,
+                total=self.rx_total,
+            ),
+            last_received_at=self.rx_at,
+        )

@@ -1,0 +1,108 @@
+"""The paths of a tunnel: which there are, and how each is doing beside the others."""
+
+from collections.abc import Iterator
+
+from glorytun.core.address import PathId
+from glorytun.core.events import PathAdded, PathChanged, PathRemoved, TunnelMtuChanged
+from glorytun.core.outbox import Outbox
+from glorytun.core.path import LAST_RESORT, Path
+from glorytun.core.scheduler import Scheduler
+from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.status import Condition
+
+# What the protocol says (PROTOCOL 3).
+
+PATHS_MAX = 32
+FORGET_AFTER = 60 * SECOND
+"""A server forgets a path on which nothing came for so long."""
+
+
+class Paths:
+    """All paths, by what makes them one."""
+
+    def __init__(self, outbox: Outbox, *, client: bool) -> None:
+        self._outbox = outbox
+        self._client = client
+        self._paths: dict[PathId, Path] = {}
+        self.scheduler = Scheduler()
+        self.mtu = 0
+        """The largest inner packet that fits every usable path; 0 = not known yet."""
+        self.heard_at = 0
+        """When the last datagram that opened came on any of them."""
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._paths.values())
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def get(self, path_id: PathId) -> Path | None:
+        return self._paths.get(path_id)
+
+    def add(self, path_id: PathId, settings: PathSettings) -> Path:
+        path = self._paths[path_id] = Path(path_id, settings, client=self._client)
+        self._outbox.events.append(PathAdded(path=path_id))
+        return path
+
+    def remove(self, path: Path, reason: str) -> None:
+        del self._paths[path.id]
+        self._outbox.events.append(PathRemoved(path=path.id, reason=reason))
+
+    def make_room(self, now: int) -> bool:
+        """Whether one more path may be made, at the cost of the one that is silent longest."""
+        if len(self._paths) < PATHS_MAX:
+            return True
+        oldest = min(self._paths.values(), key=lambda path: path.rx_at)
+        if now < oldest.silent_at():
+            return False
+        self.remove(oldest, "a new one needs its place")
+        return True
+
+    def forget_silent(self, now: int) -> None:
+        """The server's: drop paths on which nothing came for long."""
+        for path in list(self._paths.values()):
+            if now - path.rx_at >= FORGET_AFTER:
+                self.remove(path, "nothing came on it for a minute")
+
+    def judge(self, now: int) -> None:
+        """Bring all conditions up to date, and what follows from them."""
+        for path in self:
+            if path.settings.state != PathState.BACKUP:
+                self._judge_one(path, now, is_needed=False)
+        is_needed = not any(path.works for path in self if path.settings.state != PathState.BACKUP)
+        for path in self:
+            if path.settings.state == PathState.BACKUP:
+                self._judge_one(path, now, is_needed=is_needed)
+        self.scheduler.refresh(self, now)
+        self._update_mtu()
+
+    def _judge_one(self, path: Path, now: int, *, is_needed: bool) -> None:
+        silent = not self._client and path.is_silent(now=now, heard_at=self.heard_at)
+        changed = path.judge(silent=silent, is_needed=is_needed)
+        if changed is not None:
+            old, new = changed
+            self._outbox.events.append(
+                PathChanged(path=path.id, old=old, new=new, reason=path.reason)
+            )
+
+    def _update_mtu(self) -> None:
+        mtu = min((path.mtu for path in self if path.works), default=self.mtu)
+        if mtu != self.mtu:
+            self.mtu = mtu
+            self._outbox.events.append(TunnelMtuChanged(mtu=mtu))
+
+    def next_timeout(self, now: int, *, idle: bool) -> int | None:
+        """When a condition may change, or a path is forgotten, though no message is received."""
+        timeouts = (at for path in self for at in self._timeouts(path, now, idle=idle))
+        return min(timeouts, default=None)
+
+    def _timeouts(self, path: Path, now: int, *, idle: bool) -> Iterator[int]:
+        if path.condition == Condition.DEGRADED and now <= path.rx_at + LAST_RESORT:
+            yield path.rx_at + LAST_RESORT + 1
+        if self._client:
+            return
+        yield path.rx_at + FORGET_AFTER
+        is_heard = path.condition not in (Condition.DOWN, Condition.DEGRADED)
+        if is_heard and len(self) > 1 and not idle:
+            # Whether data came on other paths meanwhile is looked at again and again.
+            yield max(path.silent_at(), now + path.settings.beat // 2)

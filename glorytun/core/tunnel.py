@@ -1,0 +1,385 @@
+"""The tunnel: one peer, several paths, one façade that is driven and never acts by itself.
+
+The driver calls
+
+- `receive(datagrams, path, now)` with what the socket gave, and writes the packets it returns,
+- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come,
+- `on_timeout(now)` when `next_timeout()` has come,
+
+and after each of them sends what `next_datagrams()` and handles what `next_events()` gives.
+`now` is in µs since the epoch and never decreases.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from glorytun.core.address import Endpoint, PathId
+from glorytun.core.batch import Batch
+from glorytun.core.conversation import MARK, Conversation
+from glorytun.core.events import Event
+from glorytun.core.exchange import KeyExchange, Session
+from glorytun.core.outbox import Outbox, Outgoing
+from glorytun.core.path import UNANSWERED_MAX, Path
+from glorytun.core.paths import Paths
+from glorytun.core.settings import (
+    SECOND,
+    PathChange,
+    PathSettings,
+    PathState,
+    Settings,
+    SettingsChange,
+)
+from glorytun.core.status import BadKind, BadStatus, PathStatus, TunnelStatus
+from glorytun.core.wire import (
+    CONTROL_BIT,
+    OVERHEAD,
+    TIME_SIZE,
+    Capability,
+    pull_time,
+    unwrap_time,
+)
+from glorytun.errors import TunnelError
+
+IDLE_AFTER = SECOND
+"""Without data for so long, a client's requests go at `keepalive` (PROTOCOL 3)."""
+
+
+class Tunnel:
+    """See the module. Nothing that is received makes a method raise."""
+
+    def __init__(
+        self,
+        *,
+        psk: bytes,
+        settings: Settings,
+        ours: Capability,
+        software: str,
+        entropy: Callable[[int], bytes],
+        now: int,
+    ) -> None:
+        """`psk` is the secret key, 32 bytes; `ours` is what `crypto.capabilities` says."""
+        self._client = settings.client
+        self._outbox = Outbox()
+        self._paths = Paths(self._outbox, client=settings.client)
+        self._exchange = KeyExchange(
+            psk=psk, client=settings.client, ours=ours, entropy=entropy, now=now
+        )
+        self._conversation = Conversation(
+            psk=psk,
+            settings=settings,
+            ours=ours,
+            software=software,
+            exchange=self._exchange,
+            paths=self._paths,
+            outbox=self._outbox,
+        )
+        self._plain = bytearray(0)
+        self._data_at = 0
+        """When data was sent or received the last time."""
+        self._timeout_at: int | None = None
+        self._sent_bytes = self._sent_total = 0
+        self._received_bytes = self._received_total = 0
+        self._unsent_total = 0
+
+    # What a driver takes out.
+
+    def next_datagrams(self) -> list[Outgoing]:
+        """Control datagrams to send now; each is handed out once."""
+        return self._outbox.take_datagrams()
+
+    def next_events(self) -> list[Event]:
+        """What happened since the last call."""
+        return self._outbox.take_events()
+
+    def next_timeout(self) -> int | None:
+        """When `on_timeout` is due; it may be overdue."""
+        return self._timeout_at
+
+    def next_send_at(self, now: int) -> int | None:
+        """From when on `send` takes packets; None while it can't, for lack of a key or a path."""
+        session = self._exchange.sending
+        if session is None:
+            return None
+        ready_at = self._paths.scheduler.ready_at(now)
+        return None if ready_at is None else max(ready_at, session.times.ready_at(1))
+
+    @property
+    def mtu(self) -> int:
+        """What the TUN device's MTU should be; 0 = not known yet."""
+        return self._paths.mtu
+
+    # Data.
+
+    def send(self, packets: Batch, now: int) -> list[Outgoing]:
+        """Seal packets in place and say where they go.
+
+        Each row has `TIME_SIZE` bytes before and `TAG_SIZE` bytes after it that are ours to fill.
+        Packets are dropped when `next_send_at` has not come, or when they fit no path.
+        """
+        session = self._exchange.sending
+        path = self._paths.scheduler.pick(size=packets.size + OVERHEAD, now=now)
+        datagrams = session.seal(packets, now) if session and path else None
+        if path is None or datagrams is None:
+            self._unsent_total += packets.count
+            return []
+        path.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
+        self._sent_total += packets.count
+        self._sent_bytes += packets.total()
+        self._note_data(now)
+        return [Outgoing(path.id, datagrams)]
+
+    def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
+        """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
+
+        The packets lie in a buffer of the tunnel's own, valid until the next call.
+        """
+        buffer, at = datagrams.buffer, datagrams.offset
+        is_data = [False] * datagrams.count
+        for index in range(datagrams.count):
+            if datagrams.row_size(index) <= OVERHEAD:
+                self._outbox.drop(BadKind.SIZE, path_id.remote, now)
+            elif buffer[at] & CONTROL_BIT:
+                self._receive_control(datagrams.run(index, 1), path_id, now)
+            else:
+                is_data[index] = True
+            at += datagrams.stride
+        packets: list[Batch] = []
+        for run in datagrams.runs(is_data):
+            packets += self._receive_data(run, path_id, now)
+        return packets
+
+    def _receive_control(self, datagram: Batch, path_id: PathId, now: int) -> None:
+        if self._conversation.receive(datagram, path_id, now) is not None:
+            self._judge(now)
+
+    def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
+        good = self._open(datagrams, path_id.remote, now)
+        count = sum(good)
+        if not count:
+            return []
+        packets = Batch(
+            self._plain,
+            datagrams.offset + TIME_SIZE,
+            datagrams.stride,
+            datagrams.count,
+            datagrams.size - OVERHEAD,
+            datagrams.last - OVERHEAD,
+        )
+        runs = list(packets.runs(good))
+        size = sum(run.total() for run in runs)
+        # From an address we don't know yet, data makes no path: the next request does.
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.count_received(size=size + count * OVERHEAD, count=count, now=now)
+            self._paths.heard_at = now
+        if size == count == len(MARK):
+            # The peer uses a new key; the server answers, so that the client need not wait.
+            if path is not None and not self._client:
+                self._conversation.send_mark(path, now)
+            return []
+        self._received_total += count
+        self._received_bytes += size
+        self._note_data(now)
+        return runs
+
+    def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
+        """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
+        if len(self._plain) < len(datagrams.buffer):
+            self._plain = bytearray(len(datagrams.buffer))
+        sessions = self._exchange.receiving()
+        good = [False] * datagrams.count
+        if sessions:
+            good = sessions[0].rx.open(datagrams, self._plain)
+        at = datagrams.offset
+        for index, is_open in enumerate(good):
+            session = sessions[0] if is_open else self._open_row(datagrams.run(index, 1), sessions)
+            time = unwrap_time(pull_time(datagrams.buffer, at), now=now)
+            good[index] = self._accept(session, time, source, now)
+            at += datagrams.stride
+        return good
+
+    def _open_row(self, datagram: Batch, sessions: list[Session]) -> Session | None:
+        """The session that opens one datagram, which the first did not."""
+        for session in sessions[1:]:
+            if session.rx.open(datagram, self._plain)[0]:
+                return session
+        return None
+
+    def _accept(self, session: Session | None, time: int, source: Endpoint, now: int) -> bool:
+        """Whether data that opened with `session` is to be delivered."""
+        if session is None:
+            # No event: while keys change or after a restart this is what one expects.
+            self._outbox.drop(BadKind.DECRYPT, source, now, is_reported=False)
+            return False
+        if not self._conversation.is_timely(time, source, now):
+            return False
+        if not session.window.accept(time):
+            self._outbox.drop(BadKind.REPLAY, source, now)
+            return False
+        self._note_opened(session, now)
+        return True
+
+    def _note_opened(self, session: Session, now: int) -> None:
+        """Let the next session take over when the peer uses it."""
+        before = self._exchange.sending
+        if not self._exchange.opened_with(session, now):
+            return
+        if before is not session:
+            self._conversation.note_exchange(session, first=before is None, now=now)
+        self._reschedule(now)
+
+    def _note_data(self, now: int) -> None:
+        if self._is_idle(now):
+            self._timeout_at = now  # The end of idleness: requests are due at every beat again.
+        self._data_at = now
+
+    def _is_idle(self, now: int) -> bool:
+        return now - self._data_at >= IDLE_AFTER
+
+    # Time.
+
+    def on_timeout(self, now: int) -> None:
+        """Do what is due. `next_datagrams` and `next_events` have the results."""
+        exchange = self._exchange
+        exchange.on_timeout(now)
+        if self._client:
+            if now >= exchange.renewed_at + self._conversation.settings.kxtimeout:
+                exchange.rotate(now, after=self._conversation.sent_time)
+            self._send_requests(now)
+        else:
+            self._paths.forget_silent(now)
+            if not len(self._paths):
+                exchange.forget()
+        self._judge(now)
+
+    def _send_requests(self, now: int) -> None:
+        """The client's beats. Idle paths take turns together, so that a server hears all alike."""
+        idle = self._is_idle(now)
+        due = [path for path in self._paths if self._is_due(path, idle=idle, now=now)]
+        if idle and any(path.works for path in due):
+            due += [path for path in self._paths if path.works and path not in due]
+        for path in due:
+            self._beat(path, idle=idle, now=now)
+
+    def _is_due(self, path: Path, *, idle: bool, now: int) -> bool:
+        at = self._request_at(path, idle=idle)
+        return at is not None and now >= at
+
+    def _request_at(self, path: Path, *, idle: bool) -> int | None:
+        """When the next request leaves on a path; None: never, it is down and the peer knows."""
+        is_down = path.settings.state == PathState.DOWN
+        if is_down and (path.answered or path.unanswered >= UNANSWERED_MAX):
+            return None
+        keepalive = self._conversation.settings.keepalive
+        return path.requested_at + path.request_interval(idle=idle, keepalive=keepalive)
+
+    def _beat(self, path: Path, *, idle: bool, now: int) -> None:
+        """A plain request, and a probe of the MTU beside it when there is one to make."""
+        path.requested_at = now
+        path.unanswered += 1
+        self._conversation.send_request(path, now)
+        search = path.search
+        if search is None or not path.answered or path.settings.state == PathState.DOWN:
+            return
+        if search.probe and search.is_too_big():
+            search.on_too_big(now)
+        if not idle:
+            search.on_timeout(now)
+        if search.probe:
+            self._conversation.send_request(path, now, size=search.probe)
+            search.on_requests_sent()
+
+    def _judge(self, now: int) -> None:
+        self._paths.judge(now)
+        self._reschedule(now)
+
+    def _reschedule(self, now: int) -> None:
+        """Find out when `on_timeout` is due next."""
+        idle = self._is_idle(now)
+        times = [self._exchange.next_timeout(), self._paths.next_timeout(now, idle=idle)]
+        if self._client:
+            times.append(self._exchange.renewed_at + self._conversation.settings.kxtimeout)
+            times += [self._request_at(path, idle=idle) for path in self._paths]
+        self._timeout_at = min((at for at in times if at is not None), default=None)
+
+    # What the user asks for.
+
+    def set_path(self, path_id: PathId, change: PathChange, now: int) -> None:
+        """Make or change a path. Raises TunnelError when that can't be."""
+        path = self._paths.get(path_id)
+        if path is None:
+            if not self._client or change.state in (None, PathState.DOWN):
+                raise TunnelError(
+                    f"there is no path {path_id}",
+                    hint="'glorytun path' lists them, 'glorytun path up ADDRESS' makes one",
+                )
+            if not self._paths.make_room(now):
+                raise TunnelError(f"there are {len(self._paths)} paths already, no more may be")
+            path = self._paths.add(path_id, PathSettings())
+        if not self._client:
+            self._pin(path, change)
+        self._apply(path, change)
+        self._timeout_at = now
+
+    def _pin(self, path: Path, change: PathChange) -> None:
+        """A server decides on its own sending rate only; the rest is the client's."""
+        for name in ("state", "beat", "loss_limit", "rate_rx"):
+            if getattr(change, name) is not None:
+                raise TunnelError(
+                    f"a server follows its client: {name} can't be set here",
+                    hint="set it on the client",
+                )
+        path.is_pinned = True
+
+    def _apply(self, path: Path, change: PathChange) -> None:
+        values = {
+            name: value
+            for name in PathChange.__slots__
+            if (value := getattr(change, name)) is not None
+        }
+        was_down = path.settings.state == PathState.DOWN
+        path.settings = replace(path.settings, **values)
+        if was_down != (path.settings.state == PathState.DOWN):
+            path.start_anew()
+        path.apply_rate()
+        path.requested_at = 0  # The peer shall know it now, even where nothing is due.
+
+    def set(self, change: SettingsChange, now: int) -> None:
+        """Change the tunnel's settings."""
+        old = self._conversation.settings
+        self._conversation.settings = replace(
+            old,
+            kxtimeout=change.kxtimeout or old.kxtimeout,
+            timetolerance=change.timetolerance or old.timetolerance,
+            keepalive=change.keepalive or old.keepalive,
+        )
+        self._timeout_at = now
+
+    def close(self, now: int) -> None:
+        """Tell the peer on every path that we stop; send what `next_datagrams` has, then end."""
+        for path in self._paths:
+            if path.settings.state != PathState.DOWN:
+                self._conversation.send_farewells(path, now)
+
+    # What it says of itself.
+
+    def status(self) -> TunnelStatus:
+        session = self._exchange.sending
+        return TunnelStatus(
+            client=self._client,
+            cipher=session.cipher if session else "none",
+            mtu=self._paths.mtu,
+            peer_software=self._conversation.peer.software,
+            keys_exchanged_at=self._conversation.exchanged_at,
+            sent_bytes=self._sent_bytes,
+            sent_total=self._sent_total,
+            received_bytes=self._received_bytes,
+            received_total=self._received_total,
+            unsent_total=self._unsent_total,
+        )
+
+    def path_statuses(self) -> list[PathStatus]:
+        return [path.status() for path in self._paths]
+
+    def bad_statuses(self) -> list[BadStatus]:
+        return self._outbox.bad_statuses()
