@@ -1,0 +1,232 @@
+"""Ours and glorytun 0.3.4, in both roles."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.netns.topology import FAMILIES, SERVER, Family, Lab, Link, Topology, direct, routed
+from tests.netns.traffic import Stream
+from tests.netns.tunnel import Daemon, Pair, Peer, Role, Tunnel, Tunnels, inside
+from tests.netns.wait import wait_for
+
+pytestmark = pytest.mark.interop
+
+GONE = 1.0
+"""Seconds after which neither sends to a path that was set down."""
+RECOVERED = 5.0
+"""Seconds after which traffic flows again when a path or a side comes back."""
+
+ROLES: tuple[Role, Role] = ("client", "server")
+both_roles = pytest.mark.parametrize("role", ROLES, ids=lambda role: f"our-{role}")
+both_families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{family}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixed:
+    """A tunnel between ours and 0.3.4."""
+
+    topology: Topology
+    pair: Pair[Daemon, Daemon]
+    ours: Tunnel
+    peer: Peer
+
+
+def join(
+    tunnels: Tunnels,
+    topology: Topology,
+    role: Role,
+    *,
+    family: Family = 4,
+    links: int = 1,
+    our_words: tuple[str, ...] = (),
+    peer_words: tuple[str, ...] = (),
+) -> Mixed:
+    """Start both, ours in that role; the words are for ``glorytun bind``."""
+    ours_is_client = role == "client"
+    client: type[Daemon] = Tunnel if ours_is_client else Peer
+    server: type[Daemon] = Peer if ours_is_client else Tunnel
+    pair = tunnels.join(
+        topology,
+        client,
+        server,
+        family=family,
+        links=links,
+        client_options={"words": our_words if ours_is_client else peer_words},
+        server_options={"words": peer_words if ours_is_client else our_words},
+    )
+    ours, peer = pair.client, pair.server
+    if not ours_is_client:
+        ours, peer = peer, ours
+    assert isinstance(ours, Tunnel)
+    assert isinstance(peer, Peer)
+    return Mixed(topology=topology, pair=pair, ours=ours, peer=peer)
+
+
+@pytest.fixture(scope="module", params=ROLES, ids=lambda role: f"our-{role}")
+def role(request: pytest.FixtureRequest) -> Role:
+    """The role of ours."""
+    found: Role = request.param
+    return found
+
+
+@pytest.fixture(scope="module", params=["aegis", "our-chacha", "peer-chacha"])
+def choice(request: pytest.FixtureRequest) -> str:
+    """Who insists on ChaCha20, if anyone."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def mixed(role: Role, choice: str) -> Iterator[Mixed]:
+    """A tunnel over one link."""
+    with Lab() as lab, Tunnels() as tunnels:
+        mixed = join(
+            tunnels,
+            direct(lab),
+            role,
+            our_words=("chacha",) if choice == "our-chacha" else (),
+            peer_words=("chacha",) if choice == "peer-chacha" else (),
+        )
+        mixed.pair.wait_running()
+        yield mixed
+
+
+def test_cipher(mixed: Mixed, choice: str) -> None:
+    """Data is under AEGIS-256 when both want it, else under ChaCha20-Poly1305."""
+    expected = "aegis256" if choice == "aegis" else "chacha20poly1305"
+    assert mixed.ours.cipher() == expected
+
+
+@both_families
+def test_ping(mixed: Mixed, family: Family) -> None:
+    """Every ping comes back, and so do those that fill the MTU."""
+    mixed.pair.ping(family, count=10, interval=0.02)
+    assert mixed.ours.mtu() == mixed.peer.mtu() == 1450
+    size = str(1450 - (28 if family == 4 else 48))
+    to = inside(family, SERVER)
+    assert mixed.pair.client.host.ping(to, "-M", "do", "-s", size).received == 3
+
+
+@both_families
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_tcp(mixed: Mixed, family: Family, *, up: bool) -> None:
+    """TCP carries the same bytes to the other end, in either direction."""
+    mixed.pair.transfer(family, up=up)
+
+
+def test_nothing_dropped(mixed: Mixed) -> None:
+    """Nothing that either sends is strange to the other."""
+    assert not any(mixed.ours.bad(kind)["count"] for kind in ("decrypt", "keyx", "size"))
+    assert mixed.peer.command("show", "bad") == ""
+
+
+@both_roles
+@pytest.mark.parametrize("word", ["aegis", "chacha"])
+def test_rotation_loses_nothing(lab: Lab, tunnels: Tunnels, role: Role, word: str) -> None:
+    """Keys change every two seconds under a ping of which nothing is lost."""
+    mixed = join(tunnels, direct(lab), role, our_words=(word,))
+    for daemon in (mixed.ours, mixed.peer):
+        daemon.command("set", "kxtimeout", "2s")
+    mixed.pair.wait_running()
+    first = mixed.ours.show()["keys_exchanged_at"]
+    mixed.pair.ping(count=120, interval=0.04)
+    assert mixed.ours.show()["keys_exchanged_at"] - first > 3
+    assert not mixed.ours.bad("decrypt")["count"]
+
+
+@both_roles
+def test_over_ipv6(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """The tunnel works over IPv6 too."""
+    mixed = join(tunnels, direct(lab), role, family=6)
+    mixed.pair.wait_running()
+    assert mixed.ours.mtu() == mixed.peer.mtu() == 1430
+    for family in FAMILIES:
+        mixed.pair.ping(family)
+        mixed.pair.transfer(family)
+
+
+@both_roles
+@both_families
+def test_link_mtu_1400(lab: Lab, tunnels: Tunnels, role: Role, family: Family) -> None:
+    """Both find the MTU behind a router that drops what is too big and says nothing."""
+    mixed = join(tunnels, routed(lab, mtu=1400), role, family=family)
+    expected = 1350 if family == 4 else 1330
+    mixed.pair.wait_mtu(expected)
+    mixed.pair.wait_running()
+    to, size = inside(4, SERVER), str(expected - 28)
+    assert mixed.pair.client.host.ping(to, "-M", "do", "-s", size).received == 3
+    mixed.pair.transfer()
+
+
+@both_roles
+def test_backup(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """A backup path carries data only while the other link is cut."""
+    mixed = join(tunnels, direct(lab, links=2), role, links=2)
+    mixed.pair.client.path(mixed.topology.client_address(2), "backup")
+    mixed.pair.wait_running(1)
+    first, second = mixed.topology.links
+    with (
+        mixed.pair.stream(rate=250, size=1000) as up,
+        mixed.pair.stream(up=False, rate=250, size=1000) as down,
+    ):
+        up.flow(100)
+        down.flow(100)
+        assert _uses(up, first, second)
+        first.cut()
+        up.flow(100)
+        down.flow(100)
+        assert _uses(up, second, first)
+        first.mend()
+        wait_for(lambda: _uses(up, first, second), timeout=RECOVERED, what="the first link")
+        down.flow(100)
+
+
+def _uses(stream: Stream, used: Link, unused: Link) -> bool:
+    """Whether the next datagrams go over one link and not over the other."""
+    before = used.carried(), unused.carried()
+    stream.flow(50)
+    return used.carried() - before[0] > 40_000 and unused.carried() - before[1] < 25_000
+
+
+@both_roles
+def test_down_and_up_again(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """A path that is set down is left by both sides; set up seconds later, it works at once."""
+    mixed = join(tunnels, direct(lab, links=2), role, links=2)
+    mixed.pair.wait_running(2)
+    client = mixed.pair.client
+    first, second = (mixed.topology.client_address(link) for link in (1, 2))
+    with mixed.pair.stream() as up, mixed.pair.stream(up=False) as down:
+        up.flow(50)
+        down.flow(50)
+        set_at = time.monotonic()
+        client.path(second, "down")
+        mixed.pair.wait_running(1)
+        up.flow(100)
+        down.flow(100)
+    for stream in (up, down):
+        assert stream.report.lost_after(set_at) <= GONE, str(stream.report)
+    client.path(second, "up")
+    mixed.pair.wait_running(2, timeout=RECOVERED)
+    client.path(first, "down")
+    wait_for(mixed.pair.answers, timeout=RECOVERED, what="a ping over the second link")
+    mixed.pair.ping()
+
+
+@both_roles
+@pytest.mark.parametrize("how", ["we-stop", "we-die", "peer-stops", "peer-dies"])
+def test_restart_survived(lab: Lab, tunnels: Tunnels, role: Role, how: str) -> None:
+    """When either side is started again, traffic flows again without a hand on the other."""
+    mixed = join(tunnels, direct(lab), role)
+    mixed.pair.wait_running()
+    mixed.pair.ping()
+    daemon: Daemon = mixed.ours if how.startswith("we") else mixed.peer
+    if how.endswith(("stop", "stops")):
+        daemon.stop()
+    else:
+        daemon.kill()
+    assert not mixed.pair.answers()
+    daemon.start()
+    wait_for(mixed.pair.answers, timeout=RECOVERED, what="a ping after the restart")
+    mixed.pair.wait_running()
+    mixed.pair.ping(count=10)
