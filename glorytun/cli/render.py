@@ -33,12 +33,12 @@ _BAD = {
     "replay": "were seen before, or came too late to tell",
     "keyx": "hold a public key that can't be used",
     "size": "are too short or too long",
-    "limit": "came from a new address while there were as many paths as may be",
+    "path": "came from an address that is on no path, and none could be made",
 }
 
 _BAD_HINTS = {
     "decrypt": "noise from the Internet, or the peer has another secret key",
-    "limit": "more than 32 paths are never kept",
+    "path": "a client makes its paths itself, and a server keeps 32 at the most",
 }
 
 
@@ -56,7 +56,7 @@ def render_tunnel(tunnel: dict[str, Any], *, now: float) -> str:
             ("peer", _peer(tunnel)),
             ("cipher", _cipher(tunnel, now=now)),
             ("mtu", _mtu(tunnel["mtu"])),
-            ("sent", _amount(tunnel["sent"], "packets")),
+            ("sent", _sent(tunnel["sent"])),
             ("received", _amount(tunnel["received"], "packets")),
             (
                 "settings",
@@ -184,6 +184,12 @@ def _mtu(mtu: int | None) -> str:
 
 def _amount(amount: dict[str, Any], unit: str) -> str:
     return f"{format_size(amount['bytes'])} in {amount[unit]} {unit}"
+
+
+def _sent(amount: dict[str, Any]) -> str:
+    text = _amount(amount, "packets")
+    dropped = amount["dropped"]
+    return f"{text}, {dropped} dropped that fit no path" if dropped else text
 
 
 def _features(features: dict[str, bool]) -> str:

@@ -157,7 +157,11 @@ def describe_tunnel(
         "cipher": status.cipher,
         "keys_exchanged_at": _time_or_none(status.keys_exchanged_at),
         "mtu": status.mtu or None,
-        "sent": {"bytes": status.sent_bytes, "packets": status.sent_total},
+        "sent": {
+            "bytes": status.sent_bytes,
+            "packets": status.sent_total,
+            "dropped": status.unsent_total,
+        },
         "received": {"bytes": status.received_bytes, "packets": status.received_total},
         "settings": {
             "cipher": settings.cipher.value,

@@ -243,7 +243,7 @@ class Tunnel:
         exchange = self._exchange
         exchange.on_timeout(now)
         if self._client:
-            if now >= exchange.renewed_at + self._conversation.settings.kxtimeout:
+            if now >= exchange.renewed_at + self.settings.kxtimeout:
                 exchange.rotate(now, after=self._conversation.sent_time)
             self._send_requests(now)
         else:
@@ -270,7 +270,7 @@ class Tunnel:
         is_down = path.settings.state == PathState.DOWN
         if is_down and (path.answered or path.unanswered >= UNANSWERED_MAX):
             return None
-        keepalive = self._conversation.settings.keepalive
+        keepalive = self.settings.keepalive
         return path.requested_at + path.request_interval(idle=idle, keepalive=keepalive)
 
     def _beat(self, path: Path, *, idle: bool, now: int) -> None:
@@ -298,7 +298,7 @@ class Tunnel:
         idle = self._is_idle(now)
         times = [self._exchange.next_timeout(), self._paths.next_timeout(now, idle=idle)]
         if self._client:
-            times.append(self._exchange.renewed_at + self._conversation.settings.kxtimeout)
+            times.append(self._exchange.renewed_at + self.settings.kxtimeout)
             times += [self._request_at(path, idle=idle) for path in self._paths]
         self._timeout_at = min((at for at in times if at is not None), default=None)
 
@@ -362,6 +362,10 @@ class Tunnel:
                 self._conversation.send_farewells(path, now)
 
     # What it says of itself.
+
+    @property
+    def settings(self) -> Settings:
+        return self._conversation.settings
 
     def status(self) -> TunnelStatus:
         session = self._exchange.sending

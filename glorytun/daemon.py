@@ -1,0 +1,282 @@
+"""A running tunnel: puts the parts together, and keeps them going until it is told to stop."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, assert_never
+
+from glorytun import __version__
+from glorytun.config import BindOptions
+from glorytun.control.client import control_socket
+from glorytun.control.messages import (
+    Bad,
+    DaemonFacts,
+    Paths,
+    Request,
+    Set,
+    SetPath,
+    Show,
+    describe_bad,
+    describe_path,
+    describe_tunnel,
+)
+from glorytun.control.server import ControlServer
+from glorytun.core.address import Endpoint, PathId, format_address, is_v4
+from glorytun.core.crypto import capabilities
+from glorytun.core.events import Event, TunnelMtuChanged
+from glorytun.core.settings import SECOND, PathChange, Settings
+from glorytun.core.tunnel import Tunnel
+from glorytun.errors import DeviceError, TunnelError
+from glorytun.keyfile import load_key
+from glorytun.net import links
+from glorytun.net.clock import Clock, entropy
+from glorytun.net.features import aes_hardware, probe
+from glorytun.net.loop import Loop
+from glorytun.net.pump import Pump
+from glorytun.net.tun import Tun
+from glorytun.net.udp import UdpSocket, resolve
+from glorytun.report import send_failure, sentence
+
+TRAFFIC_CLASS = 192
+"""CS6, as 0.3.4 has it."""
+CLOCK_CHECK = 10 * SECOND
+CLOCK_BEHIND = SECOND
+"""A step back of the system clock that is worth a line in the log."""
+
+log = logging.getLogger("glorytun")
+
+
+def run(options: BindOptions) -> int:
+    """Run a tunnel until SIGTERM, SIGINT or SIGHUP; the exit status.
+
+    Raises GlorytunError, with everything cleaned up, when it can't start.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    with ExitStack() as stack:
+        daemon = Daemon(options, stack)
+        daemon.run()
+    return 0
+
+
+class Daemon:
+    """One tunnel with its device, sockets and signals."""
+
+    def __init__(self, options: BindOptions, stack: ExitStack) -> None:
+        """Open everything; `stack` closes it in reverse order."""
+        key = load_key(options.keyfile)
+        self._signals = stack.enter_context(_signals())
+        self._clock = Clock()
+        self._loop = Loop()
+        stack.callback(self._loop.close)
+        self._udp = UdpSocket.open(
+            options.bind_address, options.bind_port, traffic_class=TRAFFIC_CLASS
+        )
+        stack.callback(self._udp.close)
+        self._traffic_class = TRAFFIC_CLASS
+        self._peer_host = options.peer_host or ""
+        self._peer = self._resolve(options)
+        self._tun = Tun.open(options.device, persist=options.persist)
+        stack.callback(self._tun.close)
+        self._tunnel = self._make_tunnel(options, key)
+        self._pump = Pump(
+            tunnel=self._tunnel,
+            tun=self._tun,
+            udp=self._udp,
+            clock=self._clock,
+            loop=self._loop,
+            on_send_failure=self._on_send_failure,
+        )
+        self._send_failures: dict[PathId, int] = {}
+        self._started_at = self._clock.now()
+        server = ControlServer(control_socket(self._tun.name), self._answer, self._loop)
+        stack.callback(server.close)
+        self._loop.add_reader(self._signals.fileno(), self._on_signal)
+        self._stopping = 0
+        """The signal that ends us."""
+        self._clock_checked_at = self._started_at
+        self._clock_behind = 0
+
+    def _resolve(self, options: BindOptions) -> Endpoint | None:
+        if options.peer_host is None:
+            return None
+        return resolve(options.peer_host, options.peer_port, v4=self._udp.v4, v6=self._udp.v6)[0]
+
+    def _make_tunnel(self, options: BindOptions, key: bytes) -> Tunnel:
+        return Tunnel(
+            psk=key,
+            settings=Settings(client=self._peer is not None, cipher=options.cipher),
+            ours=capabilities(options.cipher, aes_hardware=aes_hardware()),
+            software=f"glorytun {__version__}",
+            entropy=entropy,
+            now=self._clock.now(),
+        )
+
+    # Running.
+
+    def run(self) -> None:
+        """Until a signal ends it; then the peer is told."""
+        self._say_what_runs()
+        self._set_up_device()
+        while not self._stopping:
+            self._pump.turn(at_most=CLOCK_CHECK)
+            self._handle_events()
+            self._check_clock()
+        log.info("stopped by %s", signal.Signals(self._stopping).name)
+        if self._stopping == signal.SIGHUP:
+            self._tun.set_persist(True)
+        self._tunnel.close(self._clock.now())
+        self._pump.flush()
+
+    def _say_what_runs(self) -> None:
+        role = f"client of {self._peer}" if self._peer else "server"
+        log.info(
+            "glorytun %s runs on %s as a %s, bound to %s, process %d",
+            __version__,
+            self._tun.name,
+            role,
+            self._udp.bound,
+            os.getpid(),
+        )
+        if self._peer:
+            source = links.source_address(self._peer)
+            address = format_address(source) if source else "LOCAL_ADDRESS"
+            log.info("no path yet: `glorytun path up %s` makes one", address)
+
+    def _set_up_device(self) -> None:
+        """Switched on here, so that netlink's library is loaded before anything waits for it."""
+        try:
+            links.set_up(self._tun.name)
+        except DeviceError as error:
+            log.warning("%s", error)
+
+    def _handle_events(self) -> None:
+        for event in self._tunnel.next_events():
+            level, text = sentence(event)
+            log.log(level, "%s", text)
+            self._act_on(event)
+
+    def _act_on(self, event: Event) -> None:
+        if not isinstance(event, TunnelMtuChanged):
+            return
+        try:
+            links.set_mtu(self._tun.name, event.mtu)
+        except DeviceError as error:
+            log.error("%s", error)
+
+    def _on_send_failure(self, path: PathId, failure: int) -> None:
+        """Said once for each path and reason, never for each datagram."""
+        if self._send_failures.get(path) != failure:
+            self._send_failures = {**self._send_failures, path: failure}
+            log.warning("%s", send_failure(path, failure))
+
+    def _on_signal(self) -> None:
+        self._stopping = self._signals.recv(1)[0]
+
+    def _check_clock(self) -> None:
+        """A clock that was set back is not followed, since nonces must not repeat: say so."""
+        now = self._clock.now()
+        if now < self._clock_checked_at + CLOCK_CHECK:
+            return
+        self._clock_checked_at = now
+        behind = -self._clock.check_step()
+        if behind > self._clock_behind + CLOCK_BEHIND:
+            log.warning(
+                "the system clock was set back and is %d s behind the tunnel's; "
+                "restart the tunnel to follow it",
+                behind // SECOND,
+            )
+        self._clock_behind = max(behind, 0)
+
+    # The control socket.
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        match request:
+            case Show():
+                return {"tunnel": self._describe(), "paths": self._describe_paths()}
+            case Paths():
+                return {"paths": self._describe_paths()}
+            case Bad():
+                return {"bad": describe_bad(self._tunnel.bad_statuses())}
+            case SetPath(address=address, change=change):
+                self._set_path(address, change)
+                return {}
+            case Set(change=change):
+                self._tunnel.set(change, self._clock.now())
+                if change.traffic_class is not None:
+                    self._udp.set_traffic_class(change.traffic_class)
+                    self._traffic_class = change.traffic_class
+                return {}
+            case _:
+                assert_never(request)
+
+    def _describe(self) -> dict[str, Any]:
+        facts = DaemonFacts(
+            device=self._tun.name,
+            pid=os.getpid(),
+            bind=self._udp.bound,
+            peer=self._peer or self._newest_client(),
+            peer_host=self._peer_host,
+            started_at=self._started_at,
+            version=__version__,
+            traffic_class=self._traffic_class,
+            features=self._features(),
+        )
+        return describe_tunnel(self._tunnel.status(), settings=self._tunnel.settings, facts=facts)
+
+    def _features(self) -> dict[str, bool]:
+        """Kernel features in use: none yet, every batch is of one."""
+        return dict.fromkeys(probe(), False)
+
+    def _newest_client(self) -> Endpoint | None:
+        newest = max(
+            self._tunnel.path_statuses(), key=lambda path: path.last_received_at, default=None
+        )
+        return newest.remote if newest else None
+
+    def _describe_paths(self) -> list[dict[str, Any]]:
+        return [describe_path(status) for status in self._tunnel.path_statuses()]
+
+    def _set_path(self, address: bytes, change: PathChange) -> None:
+        now = self._clock.now()
+        for path in self._paths_from(address):
+            self._tunnel.set_path(path, change, now)
+
+    def _paths_from(self, address: bytes) -> list[PathId]:
+        """A client has one path from an address, which may be new; a server those of clients."""
+        if self._peer is None:
+            local = [s for s in self._tunnel.path_statuses() if s.local == address]
+            if not local:
+                raise TunnelError(
+                    f"there is no path to {format_address(address)}",
+                    hint="a server's paths are made by its clients; `glorytun path` lists them",
+                )
+            return [PathId(status.local, status.remote) for status in local]
+        if is_v4(address) != is_v4(self._peer.address):
+            raise TunnelError(
+                f"no path can lead from {format_address(address)} to {self._peer}",
+                hint="one is IPv4 and the other IPv6",
+            )
+        return [PathId(address, self._peer)]
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket that gives a byte, its number, for each signal that ends us."""
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.setblocking(False)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    former = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield receiver
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        receiver.close()
+        sender.close()

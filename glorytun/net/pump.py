@@ -1,0 +1,111 @@
+"""Moves packets and datagrams between the TUN device, the tunnel and the UDP socket.
+
+Packets are read from the TUN only when a path has credit for them: the backlog waits in the
+device's own queue, where the kernel manages it.
+"""
+
+import errno
+from collections.abc import Callable
+
+from glorytun.core.address import PathId
+from glorytun.core.tunnel import Tunnel
+from glorytun.net.clock import Clock
+from glorytun.net.loop import Loop
+from glorytun.net.tun import Tun
+from glorytun.net.udp import UdpSocket
+
+BATCH = 64
+"""Datagrams or packets taken in one go, so that neither direction keeps the other waiting."""
+
+
+class Pump:
+    """Connects the three. `on_send_failure` is told the path and the errno."""
+
+    def __init__(
+        self,
+        *,
+        tunnel: Tunnel,
+        tun: Tun,
+        udp: UdpSocket,
+        clock: Clock,
+        loop: Loop,
+        on_send_failure: Callable[[PathId, int], None],
+    ) -> None:
+        self._tunnel = tunnel
+        self._tun = tun
+        self._udp = udp
+        self._clock = clock
+        self._loop = loop
+        self._on_send_failure = on_send_failure
+        self._is_paused = False
+        self._send_at: int | None = None
+        """When the TUN may be read again, while that is known."""
+        loop.add_reader(udp.fileno(), self._on_udp)
+        loop.add_reader(tun.fileno(), self._on_tun)
+
+    def turn(self, *, at_most: int | None = None) -> None:
+        """Wait for something to do, for `at_most` µs, and do it."""
+        now = self._clock.now()
+        self._loop.turn(self._wait(now, at_most))
+        now = self._clock.now()
+        due_at = self._tunnel.next_timeout()
+        if due_at is not None and now >= due_at:
+            self._tunnel.on_timeout(now)
+        self.flush()
+        if self._is_paused:
+            self._set_paused(now)
+
+    def flush(self) -> None:
+        """Send what the tunnel has to say by itself."""
+        for path, datagrams in self._tunnel.next_datagrams():
+            failure = self._udp.send(path, datagrams)
+            if failure:
+                self._fail(path, failure)
+
+    def _wait(self, now: int, at_most: int | None) -> int | None:
+        due_at = self._tunnel.next_timeout()
+        waits = [] if due_at is None else [due_at - now]
+        if self._is_paused and self._send_at is not None:
+            waits.append(self._send_at - now)
+        if at_most is not None:
+            waits.append(at_most)
+        return min(waits, default=None)
+
+    def _on_udp(self) -> None:
+        now = self._clock.now()
+        for _ in range(BATCH):
+            received = self._udp.receive()
+            if received is None:
+                break
+            datagrams, path = received
+            for packets in self._tunnel.receive(datagrams, path, now):
+                self._tun.write(packets)
+        self.flush()
+
+    def _on_tun(self) -> None:
+        now = self._clock.now()
+        for _ in range(BATCH):
+            if self._set_paused(now):
+                return
+            packets = self._tun.read()
+            if packets is None:
+                return
+            for path, datagrams in self._tunnel.send(packets, now):
+                failure = self._udp.send(path, datagrams)
+                if failure:
+                    self._fail(path, failure)
+
+    def _set_paused(self, now: int) -> bool:
+        """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""
+        self._send_at = self._tunnel.next_send_at(now)
+        paused = self._send_at is None or self._send_at > now
+        if paused != self._is_paused:
+            self._is_paused = paused
+            change = self._loop.pause_reader if paused else self._loop.resume_reader
+            change(self._tun.fileno())
+        return paused
+
+    def _fail(self, path: PathId, failure: int) -> None:
+        """A probe that is larger than the interface's MTU is expected to fail here."""
+        if failure != errno.EMSGSIZE:
+            self._on_send_failure(path, failure)
