@@ -23,11 +23,12 @@ MOST_SECONDS = 60
 
 
 def start(directory: Path) -> subprocess.Popen[str]:
-    """The demonstration, with its temporary files in `directory`."""
+    """The demonstration, with its temporary files in `directory`, as fast as users see it."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.demo"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env={**env, "TMPDIR": str(directory)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
