@@ -17,7 +17,7 @@ def run(found: dict[str, Any]) -> int:
     """Print a new key; warn when it goes into a file that others can read."""
     if sys.stdout is None:
         raise KeyFileError("standard output is closed", hint="`glorytun keygen > FILE`")
-    print(entropy(KEY_SIZE).hex(), flush=True)
+    print(entropy(KEY_SIZE).hex())
     status = os.fstat(sys.stdout.fileno())
     if stat.S_ISREG(status.st_mode) and open_bits(status.st_mode):
         print(f"glorytun: the key is open to other users ({_hint()})", file=sys.stderr)

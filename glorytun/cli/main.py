@@ -50,8 +50,9 @@ def run() -> NoReturn:
         _discard_output()
         status = BROKEN_PIPE
     except OSError as error:
+        # What no layer below has words for, such as a full disk behind standard output.
         _discard_output()
-        status = _complain(GlorytunError(error.strerror or str(error)))
+        status = _complain(GlorytunError(str(error)))
     sys.exit(status)
 
 
@@ -103,4 +104,4 @@ def _complain(error: GlorytunError) -> int:
 
 def _discard_output() -> None:
     """Let what is still buffered go nowhere, or its flush at exit would fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -213,6 +213,8 @@ def _rtt(path: dict[str, Any]) -> str:
 
 def _direction(direction: dict[str, Any], *, ceiling: int, mode: str) -> str:
     rate = format_rate(direction["rate"])
-    if mode:
-        rate += f" ({mode}{f', at most {format_rate(ceiling)}' if ceiling else ''})"
+    if mode == "auto" and ceiling:
+        rate += f" (auto, at most {format_rate(ceiling)})"
+    elif mode:
+        rate += f" ({mode})"
     return f"{rate}, {format_share(direction['loss'])} lost, {_amount(direction, 'datagrams')}"

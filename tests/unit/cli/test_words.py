@@ -1,4 +1,4 @@
-"""The command lines of glorytun 0.3.4's style, in every order, and what is wrong with wrong ones."""
+"""Command lines in the style of glorytun 0.3.4, in every order, and errors in wrong ones."""
 
 from itertools import permutations
 from typing import Any

@@ -50,6 +50,7 @@ TUNNEL = TunnelStatus(
     sent_total=1000,
     received_bytes=7_654_321,
     received_total=6000,
+    unsent_total=3,
 )
 
 RUNNING = PathStatus(

@@ -1,7 +1,8 @@
 """Requests and answers survive the way through JSON, and nothing else gets through."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,8 +83,7 @@ def test_garbage_is_refused_in_one_way(line: bytes) -> None:
 @given(
     st.sampled_from(["set", "set_path"]),
     st.sampled_from(
-        "state rate_tx rate_rx fixed_rate beat loss_limit kxtimeout timetolerance keepalive "
-        "traffic_class other".split()
+        [field.name for kind in (PathChange, SettingsChange) for field in fields(kind)] + ["other"]
     ),
     json_values,
 )
@@ -174,7 +174,7 @@ def test_a_tunnel_is_described_in_si_units() -> None:
         "cipher": "aegis256",
         "keys_exchanged_at": 1.7e9 + 60,
         "mtu": 1450,
-        "sent": {"bytes": 1_234_567, "packets": 1000},
+        "sent": {"bytes": 1_234_567, "packets": 1000, "dropped": 3},
         "received": {"bytes": 7_654_321, "packets": 6000},
         "settings": {
             "cipher": "auto",
@@ -227,6 +227,16 @@ def test_what_a_path_does_not_know_yet_is_null() -> None:
 def test_only_difftime_has_a_clock_offset() -> None:
     offsets = {kind["kind"]: kind["clock_offset"] for kind in describe_bad(BAD)}
     assert offsets == {"decrypt": None, "difftime": 902.0, "replay": None}
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
+    tunnel = describe_tunnel(TUNNEL, settings=Settings(client=True), facts=FACTS)
+    for described in (tunnel, describe_path(RUNNING), *describe_bad(BAD)):
+        for key, value in described.items():
+            inner = value if isinstance(value, dict) and key != "features" else {}
+            for name in (key, *inner):
+                assert f"`{name}`" in page or f'"{name}"' in page
 
 
 def test_32_paths_fit_in_an_answer() -> None:
