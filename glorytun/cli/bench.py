@@ -42,7 +42,7 @@ def run(found: dict[str, Any]) -> int:
     for cipher in ciphers:
         for size in SIZES:
             seal, open_ = measure(cipher, size)
-            print(f"{cipher:<17} {size:>6} {seal / 1e6:>10.0f} {open_ / 1e6:>10.0f}")
+            print(f"{cipher:<17} {size:>6} {seal / 1e6:>10.0f} {open_ / 1e6:>10.0f}", flush=True)
     return 0
 
 
