@@ -28,12 +28,12 @@ _CONDITIONS = {
 }
 
 _BAD = {
-    "decrypt": "could not be decrypted",
-    "difftime": "have a time too far from ours",
-    "replay": "were seen before, or came too late to tell",
-    "keyx": "hold a public key that can't be used",
-    "size": "are too short or too long",
-    "path": "came from an address that is on no path, and none could be made",
+    "decrypt": "can't be decrypted",
+    "difftime": "the time is too far from ours",
+    "replay": "seen before, or too late to tell",
+    "keyx": "the public key can't be used",
+    "size": "too short or too long",
+    "path": "on no path, and none could be made",
 }
 
 _BAD_HINTS = {
@@ -130,7 +130,7 @@ def _path(path: dict[str, Any]) -> str:
             (
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
-                f"losslimit {format_share(settings['loss_limit'])}",
+                f"losslimit {format_share(round(settings['loss_limit'], 2))}",
             ),
         ],
     )
@@ -138,14 +138,14 @@ def _path(path: dict[str, Any]) -> str:
 
 def _bad(kind: dict[str, Any], *, now: float) -> str:
     name = kind["kind"]
-    rows = [("last from", endpoint(kind["last_source"]))]
+    rows = [("why", _BAD.get(name, name)), ("last from", endpoint(kind["last_source"]))]
     if kind["last_at"] is not None:
         rows.append(("when", f"{_since(kind['last_at'], now=now)} ago"))
     if kind["clock_offset"] is not None:
         rows.append(("clocks", clock_difference(kind["clock_offset"])))
     if name in _BAD_HINTS:
         rows.append(("hint", _BAD_HINTS[name]))
-    return _block(f"{name}: {kind['count']} datagrams {_BAD.get(name, '')}".rstrip(), rows)
+    return _block(f"{name}: {_count(kind['count'], 'datagrams')}", rows)
 
 
 def _block(title: str, rows: Iterable[tuple[str, str]]) -> str:
@@ -183,7 +183,11 @@ def _mtu(mtu: int | None) -> str:
 
 
 def _amount(amount: dict[str, Any], unit: str) -> str:
-    return f"{format_size(amount['bytes'])} in {amount[unit]} {unit}"
+    return f"{format_size(amount['bytes'])} in {_count(amount[unit], unit)}"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def _sent(amount: dict[str, Any]) -> str:

@@ -112,6 +112,13 @@ def test_without_a_tunnel_it_exits_with_1(line: str) -> None:
     assert failure(line) == "glorytun: no tunnel is running (`glorytun bind` runs one)\n"
 
 
+def test_a_key_file_that_is_missing_is_said() -> None:
+    assert failure("bind 0.0.0.0 keyfile /nowhere/key") == (
+        "glorytun: key file /nowhere/key: No such file or directory "
+        "(`glorytun keygen` makes a key)\n"
+    )
+
+
 def test_an_error_is_one_line_whatever_it_names() -> None:
     done = execute([*COMMAND, "show", "dev", "a\nb"])
     assert done.stderr.count("\n") == 1

@@ -1,6 +1,7 @@
 """The control server on real UNIX sockets: it answers, and nothing a client does can stop it."""
 
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -60,6 +61,18 @@ def connected(path: Path) -> Iterator[socket.socket]:
         client.connect(str(path))
         client.settimeout(5)
         yield client
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def exchange(loop: EpollLoop, client: socket.socket, sent: bytes) -> bytes:
@@ -152,6 +165,16 @@ class TestHostileClients:
         assert exchange(loop, clients[-1], SHOW)
         for client in clients:
             client.close()
+
+    def test_without_a_descriptor_left_the_oldest_makes_room(
+        self, path: Path, loop: EpollLoop
+    ) -> None:
+        with connected(path) as old, connected(path) as new:
+            loop.turn(1)  # accepts the old one
+            with no_more_descriptors():
+                loop.turn(1)
+            assert old.recv(1) == b""
+            assert exchange(loop, new, SHOW)
 
     def test_those_that_leave_are_forgotten(self, path: Path, loop: EpollLoop) -> None:
         for sent in (b"", b"half a line", SHOW, SHOW * 100):
