@@ -286,7 +286,7 @@ class Story:
 
 def picture(transfer: Transfer, rows: list[PathRow]) -> Frame:
     """What is to be seen now."""
-    now = time.monotonic()
+    now = transfer.finished if transfer.done else time.monotonic()
     starts = [transfer.started + index / 2 for index in range(int(2 * (now - transfer.started)))]
     return Frame(
         at=now - transfer.started,
