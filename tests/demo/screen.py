@@ -102,10 +102,10 @@ class Terminal:
         self._draw()
 
     def end(self, summary: Summary) -> None:
-        picture = Group(self._picture(), summary_table(summary), *map(Text, remarks(summary)))
-        self._live.update(picture, refresh=True)
+        rest = summary_table(summary), *map(Text, remarks(summary))
+        self._live.update(Group(self._picture(), *rest), refresh=True)
         if self._svg:
-            self._svg.write_text(svg_of(picture))
+            self._svg.write_text(svg_of(Group(self._picture(WIDTH), *rest)))
 
     def close(self) -> None:
         self._live.stop()
@@ -113,12 +113,12 @@ class Terminal:
     def _draw(self) -> None:
         self._live.update(self._picture(), refresh=True)
 
-    def _picture(self) -> RenderableType:
+    def _picture(self, width: int | None = None) -> RenderableType:
         parts: list[RenderableType] = []
         if self._frame:
             parts += [paths_table(self._frame.rows), transfer_lines(self._frame)]
         parts += [Text(), *self._news]
-        return Panel(Group(*parts), title=TITLE, width=min(WIDTH, self._console.width))
+        return Panel(Group(*parts), title=TITLE, width=width or min(WIDTH, self._console.width))
 
 
 def svg_of(picture: RenderableType) -> str:
@@ -167,8 +167,8 @@ def transfer_lines(frame: Frame) -> RenderableType:
         f"{frame.received / MEGA:.0f} of {SIZE / MEGA:.0f} MB",
         Text(mbit(frame.rate), style="bold"),
     )
-    grid.add_row(Text(" over time"), Text(graph(frame.history), style="green"))
-    return Group(Text(), grid)
+    over_time = Text.assemble(" over time ", (graph(frame.history), "green"))
+    return Group(Text(), grid, over_time)
 
 
 def graph(history: list[float]) -> str:
