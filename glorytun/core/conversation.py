@@ -107,9 +107,10 @@ class Conversation:
             return None
         path = self._path_of(message, path_id, now)
         if path is not None:
+            # Counted last, as 0.3.4 does: both totals of a reply leave out what it answers.
+            self._heard(path, message, size=size, time=time, now=now)
             path.count_received(size=size, count=1, now=now)
             self._paths.heard_at = now
-            self._heard(path, message, size=size, time=time, now=now)
         return path
 
     def is_timely(self, time: int, source: Endpoint, now: int) -> bool:
@@ -212,10 +213,11 @@ class Conversation:
         path.rx_loss = message.loss
         if 0 <= now - echo <= ECHO_MAX:
             path.rtt.add(now - echo)
-            path.loss.add(sent=message.fw_total, received=message.rx_total)
+            path.heard_totals(sent=message.fw_total, received=message.rx_total)
             path.estimator.add(at=time, delay=time - echo, received=message.rx_bytes)
             path.apply_rate()
         if path.search is not None and path.search.on_answer(size, now):
+            path.request_now()  # The server waits to be told, even when we are idle.
             self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
 
     def _heard_request(self, path: Path, message: ControlMessage, time: int) -> None:

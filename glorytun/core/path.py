@@ -160,6 +160,13 @@ class Path:
         self.stopped = False
         self.unanswered = 0
 
+    def heard_totals(self, *, sent: int, received: int) -> None:
+        """When we had sent `sent` datagrams here, the peer had counted `received`."""
+        if self.search is not None and self.search.probe:
+            self.loss.skip(sent=sent, received=received)  # Probes are meant to be lost.
+        else:
+            self.loss.add(sent=sent, received=received)
+
     # Sizes.
 
     @property
@@ -209,6 +216,10 @@ class Path:
 
     # Timing of requests (client).
 
+    def request_now(self) -> None:
+        """Let the next request leave at once: there is news for the peer."""
+        self.requested_at = 0
+
     def request_interval(self, *, idle: bool, keepalive: int) -> int:
         """µs until the next request, from the last one."""
         beat = self.settings.beat
@@ -216,7 +227,7 @@ class Path:
             return SLOW_BEATS * beat
         if self.search is not None and self.search.probe and self.answered:
             return min(max(PROBE_INTERVAL_MIN, self.rtt.mean + 4 * self.rtt.variation), 10 * beat)
-        if idle and self.works:
+        if idle and self.works and not self.unanswered:
             return max(keepalive, beat)
         return beat
 

@@ -47,7 +47,7 @@ class RateEstimator:
     Fed with each reply. Delays are differences of two clocks: only their changes mean something.
     """
 
-    __slots__ = ("_at", "_bytes", "_delay_min", "_queued", "ceiling", "rate")
+    __slots__ = ("_at", "_bytes", "_delay_min", "_queue", "_queued", "ceiling", "rate")
 
     def __init__(self) -> None:
         self.ceiling = RATE_UNLIMITED
@@ -56,6 +56,8 @@ class RateEstimator:
         self._delay_min: int | None = None
         self._at = 0
         self._bytes = 0
+        self._queue: int | None = None
+        """The shortest queue of the interval: jitter is no queue."""
         self._queued = 0
 
     def set_ceiling(self, ceiling: int) -> None:
@@ -72,6 +74,7 @@ class RateEstimator:
             self._delay_min = delay
         queue = delay - self._delay_min
         self._delay_min += queue // 256  # Clocks drift and routes change: the floor may rise.
+        self._queue = queue if self._queue is None else min(self._queue, queue)
         if at < self._at or received < self._bytes:
             self._at, self._bytes = at, received
             return
@@ -79,7 +82,8 @@ class RateEstimator:
             return
         delivered = (received - self._bytes) * SECOND // (at - self._at)
         first = not self._at
-        self._at, self._bytes = at, received
+        queue = self._queue
+        self._at, self._bytes, self._queue = at, received, None
         if not first:
             self._adjust(queue, delivered)
 

@@ -6,6 +6,8 @@ _LOSS_MEMORY = 200
 """Datagrams over which the loss is averaged, roughly."""
 _LOSS_SAMPLE_MIN = 40
 """Datagrams before a loss is stated at all."""
+_UNIT = 1024
+"""Parts of a datagram: whole ones would be rounded away while old ones are forgotten."""
 
 
 class Smoothed:
@@ -42,6 +44,10 @@ class LossEstimator:
         self._sent = 0
         self._received = 0
 
+    def skip(self, *, sent: int, received: int) -> None:
+        """A reply that says nothing of the loss, since we sent what was not to arrive."""
+        self.sent, self.received = sent, received
+
     def add(self, *, sent: int, received: int) -> None:
         """A reply: when we had sent `sent` datagrams, the peer had counted `received`."""
         if sent < self.sent:
@@ -50,12 +56,12 @@ class LossEstimator:
             # The first pair, or the peer counts anew: it was restarted or forgot the path.
             self.sent, self.received = sent, received
             return
-        self._sent += sent - self.sent
-        self._received += received - self.received
+        self._sent += (sent - self.sent) * _UNIT
+        self._received += (received - self.received) * _UNIT
         self.sent, self.received = sent, received
-        if self._sent >= _LOSS_SAMPLE_MIN:
+        if self._sent >= _LOSS_SAMPLE_MIN * _UNIT:
             lost = max(0, self._sent - self._received)
             self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
-        if self._sent > _LOSS_MEMORY:
-            self._received = self._received * _LOSS_MEMORY // self._sent
-            self._sent = _LOSS_MEMORY
+        if self._sent > _LOSS_MEMORY * _UNIT:
+            self._received = self._received * _LOSS_MEMORY * _UNIT // self._sent
+            self._sent = _LOSS_MEMORY * _UNIT

@@ -16,7 +16,7 @@ from dataclasses import replace
 from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK, Conversation
-from glorytun.core.events import Event
+from glorytun.core.events import Event, PathMtuFound
 from glorytun.core.exchange import KeyExchange, Session
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
@@ -277,17 +277,23 @@ class Tunnel:
         """A plain request, and a probe of the MTU beside it when there is one to make."""
         path.requested_at = now
         path.unanswered += 1
+        probe = self._probe(path, idle=idle, now=now)
         self._conversation.send_request(path, now)
+        if probe:
+            self._conversation.send_request(path, now, size=probe)
+
+    def _probe(self, path: Path, *, idle: bool, now: int) -> int:
+        """The size to probe on a path, or 0; gives up one that was probed enough."""
         search = path.search
         if search is None or not path.answered or path.settings.state == PathState.DOWN:
-            return
-        if search.probe and search.is_too_big():
-            search.on_too_big(now)
+            return 0
+        if search.probe and search.is_too_big() and search.on_too_big(now):
+            self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
         if not idle:
             search.on_timeout(now)
         if search.probe:
-            self._conversation.send_request(path, now, size=search.probe)
             search.on_requests_sent()
+        return search.probe
 
     def _judge(self, now: int) -> None:
         self._paths.judge(now)
@@ -342,7 +348,7 @@ class Tunnel:
         if was_down != (path.settings.state == PathState.DOWN):
             path.start_anew()
         path.apply_rate()
-        path.requested_at = 0  # The peer shall know it now, even where nothing is due.
+        path.request_now()
 
     def set(self, change: SettingsChange, now: int) -> None:
         """Change the tunnel's settings."""

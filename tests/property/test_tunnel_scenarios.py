@@ -1,0 +1,394 @@
+"""What must hold of two tunnels in virtual time, scenario by scenario."""
+
+import pytest
+
+from glorytun.core.events import KeysExchanged, PathMtuFound, PeerStopped
+from glorytun.core.settings import SECOND, CipherChoice, PathState
+from glorytun.core.status import BadKind, Condition
+from glorytun.core.wire import OVERHEAD
+from tests.simulation import (
+    MILLISECOND,
+    V4_HEADERS,
+    V6_HEADERS,
+    Side,
+    Simulation,
+    Wire,
+)
+
+
+def running(side: Side) -> int:
+    return side.conditions().count(Condition.RUNNING)
+
+
+def started(*wires: Wire, **arguments: int) -> Simulation:
+    """A simulation whose paths all run on both sides."""
+    simulation = Simulation(*wires, **arguments)
+    simulation.up()
+    simulation.wait_for(
+        lambda: running(simulation.client) == running(simulation.server) == len(wires)
+    )
+    return simulation
+
+
+def bad(side: Side, kind: BadKind) -> int:
+    return next(status.count for status in side.tunnel.bad_statuses() if status.kind == kind)
+
+
+def exchanges(side: Side) -> int:
+    return sum(isinstance(event, KeysExchanged) for event in side.events)
+
+
+@pytest.mark.parametrize("cipher", list(CipherChoice))
+def test_packets_pass_both_ways(cipher: CipherChoice) -> None:
+    """Whatever cipher is chosen, what one side sends the other delivers, once and unaltered."""
+    simulation = Simulation(Wire(), cipher=cipher)
+    simulation.up()
+    simulation.run(SECOND)
+    for side, other in (
+        (simulation.client, simulation.server),
+        (simulation.server, simulation.client),
+    ):
+        sent, refused = simulation.stream(side, count=50, interval=MILLISECOND)
+        simulation.run(SECOND)
+        assert not refused
+        assert list(other.delivered) == sent
+        assert set(other.delivered.values()) == {1}
+
+
+def test_starts_fast() -> None:
+    """With full-size links, a path carries data after three round trips."""
+    simulation = Simulation(Wire(delay=20 * MILLISECOND))
+    simulation.up()
+    assert simulation.wait_for(lambda: simulation.can_send(simulation.client)) <= SECOND // 4
+    assert simulation.wait_for(lambda: simulation.can_send(simulation.server)) <= SECOND // 4
+
+
+def test_rotation_loses_nothing() -> None:
+    """Keys are renewed every 2 s under traffic both ways, and every packet arrives."""
+    simulation = started(
+        Wire(delay=30 * MILLISECOND),
+        Wire(delay=5 * MILLISECOND, jitter=20 * MILLISECOND),
+        kxtimeout=2 * SECOND,
+    )
+    sent: dict[bool, list[bytes]] = {True: [], False: []}
+    for _ in range(4000):
+        for side in (simulation.client, simulation.server):
+            packet = simulation.packet()
+            assert simulation.send(side, packet)
+            sent[side.client].append(packet)
+        simulation.run(5 * MILLISECOND)
+    simulation.run(SECOND)
+    assert set(simulation.server.delivered) == set(sent[True])
+    assert set(simulation.client.delivered) == set(sent[False])
+    assert 9 <= exchanges(simulation.client) <= 12
+    assert 9 <= exchanges(simulation.server) <= 12
+
+
+def test_rotation_without_traffic() -> None:
+    """An idle tunnel renews its keys on both sides too."""
+    simulation = started(Wire(), kxtimeout=5 * SECOND, keepalive=2 * SECOND)
+    simulation.run(60 * SECOND)
+    assert exchanges(simulation.client) >= 8
+    assert exchanges(simulation.server) >= 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bad_network_never_loses_the_tunnel(seed: int) -> None:
+    """Under 30 % loss, 200 ms jitter and reordering, packets can be sent at all times."""
+    wires = [Wire(loss=0.3, jitter=200 * MILLISECOND, duplication=0.05) for _ in range(2)]
+    simulation = Simulation(*wires, seed=seed, kxtimeout=10 * SECOND)
+    simulation.up()
+    simulation.wait_for(
+        lambda: simulation.can_send(simulation.client) and simulation.can_send(simulation.server)
+    )
+    for _ in range(6000):
+        for side in (simulation.client, simulation.server):
+            assert simulation.can_send_within(side, 20 * MILLISECOND)
+            simulation.send(side, simulation.packet())
+        simulation.run(10 * MILLISECOND)
+    for side in (simulation.client, simulation.server):
+        assert sum(side.delivered.values()) == len(side.delivered)
+        assert 0.6 * 6000 < len(side.delivered) < 0.8 * 6000
+    assert exchanges(simulation.server) >= 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_single_bad_path_never_loses_the_tunnel(seed: int) -> None:
+    """The same with one path, which is all there is."""
+    wire = Wire(loss=0.3, jitter=200 * MILLISECOND, delay=50 * MILLISECOND)
+    simulation = Simulation(wire, seed=seed)
+    simulation.up()
+    simulation.wait_for(
+        lambda: simulation.can_send(simulation.client) and simulation.can_send(simulation.server)
+    )
+    for _ in range(6000):
+        for side in (simulation.client, simulation.server):
+            assert simulation.can_send_within(side, 20 * MILLISECOND)
+            simulation.send(side, simulation.packet())
+        simulation.run(10 * MILLISECOND)
+
+
+MTUS = [
+    *(
+        (mtu, V4_HEADERS)
+        for mtu in (640, 700, 1000, 1280, 1329, 1330, 1331, 1350, 1400, 1492, 1500)
+    ),
+    *((mtu, V6_HEADERS) for mtu in (1280, 1281, 1350, 1400, 1492, 1500)),
+]
+
+
+@pytest.mark.parametrize(("mtu", "headers"), MTUS)
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_mtu_is_found(mtu: int, headers: int, loss: float) -> None:
+    """Discovery ends at the largest size that passes, also at 20 % loss, on both sides."""
+    for seed in range(4):
+        simulation = Simulation(Wire(mtu=mtu, headers=headers, loss=loss), seed=seed)
+        simulation.up()
+        simulation.wait_for(lambda s=simulation: running(s.client) == 1)  # type: ignore[misc]  # bound here
+        simulation.run(SECOND)
+        expected = min(mtu - headers, 1472) - OVERHEAD
+        assert simulation.client.paths()[0].mtu == expected
+        assert simulation.server.paths()[0].mtu == expected
+
+
+def test_every_mtu_is_found() -> None:
+    """The same for every link MTU there is, without loss."""
+    for mtu in range(640, 1501):
+        simulation = Simulation(Wire(mtu=mtu))
+        simulation.up()
+        simulation.wait_for(lambda s=simulation: running(s.client) == 1)  # type: ignore[misc]  # bound here
+        assert simulation.client.paths()[0].mtu == mtu - V4_HEADERS - OVERHEAD
+
+
+def busy(simulation: Simulation, duration: int) -> None:
+    """Let time pass under light traffic."""
+    simulation.stream(
+        simulation.client, count=duration // (50 * MILLISECOND), interval=50 * MILLISECOND
+    )
+
+
+def test_mtu_rises_with_the_link() -> None:
+    """A larger MTU of the link is found within a little more than ten minutes."""
+    simulation = started(Wire(mtu=1400))
+    simulation.wires[0].mtu = 1500
+    busy(simulation, 620 * SECOND)
+    assert simulation.client.paths()[0].mtu == 1450
+    assert simulation.server.tunnel.mtu == 1450
+
+
+def test_mtu_falls_with_the_link() -> None:
+    """A smaller MTU of the link is noticed under traffic, though small datagrams still pass."""
+    simulation = started(Wire(mtu=1500))
+    simulation.wires[0].mtu = 1400
+    busy(simulation, 10 * SECOND)
+    assert simulation.client.paths()[0].mtu == 1400 - V4_HEADERS - OVERHEAD
+    assert simulation.server.tunnel.mtu == 1400 - V4_HEADERS - OVERHEAD
+
+
+def test_mtu_stays_on_a_lossy_link() -> None:
+    """Loss alone never makes a settled MTU smaller."""
+    simulation = started(Wire(loss=0.2))
+    busy(simulation, 300 * SECOND)
+    found = [event for event in simulation.client.events if isinstance(event, PathMtuFound)]
+    assert [event.mtu for event in found] == [1450]
+
+
+@pytest.mark.parametrize("sender_is_client", [True, False])
+def test_failover(sender_is_client: bool) -> None:
+    """A cut path is left within 600 ms, and used again after its return."""
+    simulation = started(Wire(delay=10 * MILLISECOND), Wire(delay=15 * MILLISECOND))
+    sender = simulation.client if sender_is_client else simulation.server
+    receiver = simulation.server if sender_is_client else simulation.client
+    simulation.stream(sender, count=100, interval=10 * MILLISECOND)
+    simulation.wires[0].cut = True
+    cut_at = simulation.now
+    sent, refused = simulation.stream(sender, count=300, interval=10 * MILLISECOND)
+    simulation.run(SECOND // 10)
+    assert not refused
+    lost = [index for index, packet in enumerate(sent) if packet not in receiver.delivered]
+    assert max(lost, default=0) * 10 * MILLISECOND <= 600 * MILLISECOND
+    assert simulation.now - cut_at >= 3 * SECOND
+    assert running(sender) == 1
+    simulation.wires[0].cut = False
+    simulation.stream(sender, count=300, interval=10 * MILLISECOND)
+    assert running(simulation.client) == running(simulation.server) == 2
+
+
+def test_backup_is_used_only_when_needed() -> None:
+    """A backup carries nothing while another path works, everything when none does."""
+    simulation = started(Wire(), Wire())
+    simulation.set_path(1, state=PathState.BACKUP)
+    simulation.run(SECOND)
+    assert simulation.client.conditions() == ["running", "waiting"]
+    assert simulation.server.conditions() == ["running", "waiting"]
+    before = simulation.client.paths()[1].tx.bytes
+    simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND, size=1000)
+    assert simulation.client.paths()[1].tx.bytes - before < 20_000
+    simulation.wires[0].cut = True
+    simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    assert simulation.client.conditions() == ["degraded", "running"]
+    sent, _ = simulation.stream(simulation.client, count=50, interval=10 * MILLISECOND)
+    simulation.run(SECOND // 10)
+    assert set(sent) <= set(simulation.server.delivered)
+    simulation.wires[0].cut = False
+    simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
+    assert simulation.client.conditions() == ["running", "waiting"]
+
+
+def test_path_set_down_and_up() -> None:
+    """The peer is told of a path that is set down, and it works again when it is set up."""
+    simulation = started(Wire(), Wire())
+    simulation.set_path(1, state=PathState.DOWN)
+    simulation.run(SECOND // 2)
+    assert simulation.client.conditions() == ["running", "down"]
+    assert simulation.server.conditions() == ["running", "down"]
+    simulation.set_path(1, state=PathState.UP)
+    simulation.run(2 * SECOND)
+    assert simulation.client.conditions() == ["running", "running"]
+    assert simulation.server.conditions() == ["running", "running"]
+
+
+def test_losslimit() -> None:
+    """A path that loses more than its limit is left, and taken back when it is better."""
+    simulation = started(Wire(), Wire())
+    for index in (0, 1):
+        simulation.set_path(index, loss_limit=25)
+    simulation.wires[1].loss = 0.3
+    simulation.stream(simulation.client, count=1000, interval=10 * MILLISECOND)
+    assert simulation.client.conditions() == ["running", "lossy"]
+    simulation.wires[1].loss = 0
+    simulation.stream(simulation.client, count=6000, interval=10 * MILLISECOND)
+    assert simulation.client.conditions() == ["running", "running"]
+
+
+def test_lossy_path_is_better_than_none() -> None:
+    """The only path is used, whatever its loss."""
+    simulation = started(Wire())
+    simulation.set_path(0, loss_limit=25)
+    simulation.wires[0].loss = 0.3
+    _, refused = simulation.stream(simulation.client, count=2000, interval=10 * MILLISECOND)
+    assert not refused
+
+
+@pytest.mark.parametrize("client_restarts", [True, False])
+def test_peer_restart(client_restarts: bool) -> None:
+    """After either side was killed and started again, traffic goes on by itself."""
+    simulation = started(Wire(), Wire())
+    restarted = simulation.client if client_restarts else simulation.server
+    restarted.start(simulation.now)
+    simulation.run(SECOND)
+    if client_restarts:
+        simulation.up()
+    simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
+    assert running(simulation.client) == running(simulation.server) == 2
+    for side, other in (
+        (simulation.client, simulation.server),
+        (simulation.server, simulation.client),
+    ):
+        sent, refused = simulation.stream(side, count=100, interval=10 * MILLISECOND)
+        simulation.run(SECOND)
+        assert not refused
+        assert set(sent) <= set(other.delivered)
+
+
+def test_restart_with_an_earlier_clock() -> None:
+    """A client whose clock was set back by five minutes is believed after a challenge."""
+    simulation = started(Wire())
+    simulation.client.clock_offset = -300 * SECOND
+    simulation.client.start(simulation.now)
+    simulation.up()
+    simulation.wait_for(lambda: running(simulation.client) == 1, timeout=3 * SECOND)
+    sent, refused = simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    simulation.run(SECOND)
+    assert not refused
+    assert set(sent) <= set(simulation.server.delivered)
+
+
+def test_server_restart_with_an_earlier_clock() -> None:
+    """A server whose clock was set back by five minutes is believed: it answers our requests."""
+    simulation = started(Wire())
+    simulation.server.clock_offset = -300 * SECOND
+    simulation.server.start(simulation.now)
+    simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    assert running(simulation.server) == 1
+    sent, refused = simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    simulation.run(SECOND)
+    assert not refused
+    assert set(sent) <= set(simulation.server.delivered)
+
+
+def test_nat_rebinding() -> None:
+    """When a NAT changes the source port, traffic goes on both ways within a second."""
+    simulation = started(Wire())
+    simulation.stream(simulation.client, count=50, interval=10 * MILLISECOND)
+    simulation.wires[0].client_port = 6000
+    simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    for side, other in (
+        (simulation.client, simulation.server),
+        (simulation.server, simulation.client),
+    ):
+        sent, refused = simulation.stream(side, count=100, interval=10 * MILLISECOND)
+        simulation.run(SECOND)
+        assert not refused
+        assert set(sent) <= set(other.delivered)
+    simulation.run(60 * SECOND)
+    assert len(simulation.server.paths()) == 1
+
+
+def test_server_forgets_silent_paths() -> None:
+    """A server forgets a path on which nothing came for a minute, and its keys with the last."""
+    simulation = started(Wire())
+    simulation.wires[0].cut = True
+    simulation.run(61 * SECOND)
+    assert simulation.server.paths() == []
+    assert simulation.server.tunnel.status().cipher == "none"
+
+
+def test_clock_difference() -> None:
+    """Five minutes of difference are fine; fifteen are refused, counted and said."""
+    simulation = Simulation(Wire())
+    simulation.client.clock_offset = 300 * SECOND
+    simulation.client.start(simulation.now)
+    simulation.up()
+    simulation.wait_for(lambda: running(simulation.client) == 1)
+
+    simulation = Simulation(Wire())
+    simulation.client.clock_offset = 900 * SECOND
+    simulation.client.start(simulation.now)
+    simulation.up()
+    simulation.run(3 * SECOND)
+    assert simulation.server.paths() == []
+    assert bad(simulation.server, BadKind.DECRYPT) == 0
+    statuses = {status.kind: status for status in simulation.server.tunnel.bad_statuses()}
+    assert statuses[BadKind.DIFFTIME].count > 10
+    assert abs(statuses[BadKind.DIFFTIME].clock_offset - 900 * SECOND) < SECOND
+
+
+def test_idle_tunnel_is_quiet() -> None:
+    """Without data a path costs three datagrams in 25 s, and both sides keep all paths."""
+    simulation = started(Wire(), Wire(delay=40 * MILLISECOND))
+    simulation.run(5 * SECOND)
+    before = [status.tx.total for status in simulation.client.paths()]
+    simulation.run(250 * SECOND)
+    after = [status.tx.total for status in simulation.client.paths()]
+    assert all(18 <= b - a <= 24 for a, b in zip(before, after, strict=True))
+    assert running(simulation.client) == running(simulation.server) == 2
+
+
+def test_close_is_said() -> None:
+    """A side that stops says so on every path, and the other knows at once."""
+    simulation = started(Wire(), Wire())
+    simulation.client.tunnel.close(simulation.now)
+    simulation.flush(simulation.client)
+    simulation.client.start(simulation.now)
+    simulation.run(100 * MILLISECOND)
+    assert simulation.server.conditions() == ["down", "down"]
+
+    simulation = started(Wire(), Wire())
+    simulation.server.tunnel.close(simulation.now)
+    simulation.flush(simulation.server)
+    simulation.server.start(simulation.now)
+    simulation.run(30 * MILLISECOND)
+    assert simulation.client.conditions() == ["degraded", "degraded"]
+    assert PeerStopped() in simulation.client.events
+    simulation.wait_for(lambda: running(simulation.client) == 2, timeout=3 * SECOND)
