@@ -102,7 +102,7 @@ class Terminal:
         self._draw()
 
     def end(self, summary: Summary) -> None:
-        rest = summary_table(summary), *map(Text, remarks(summary))
+        rest: list[RenderableType] = [summary_table(summary), *map(Text, remarks(summary))]
         self._live.update(Group(self._picture(), *rest), refresh=True)
         if self._svg:
             self._svg.write_text(svg_of(Group(self._picture(WIDTH), *rest)))
@@ -178,7 +178,7 @@ def graph(history: list[float]) -> str:
 
 def summary_table(summary: Summary) -> Table:
     """The stages of the transfer."""
-    table = Table(header_style="dim", width=WIDTH)
+    table = Table(header_style="dim")
     for name in ("stage", "seconds", "transfer", "links' sum", "share"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in summary.stages:
