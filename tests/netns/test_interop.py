@@ -140,7 +140,7 @@ def test_over_ipv6(lab: Lab, tunnels: Tunnels, role: Role) -> None:
     """The tunnel works over IPv6 too."""
     mixed = join(tunnels, direct(lab), role, family=6)
     mixed.pair.wait_running()
-    assert mixed.ours.mtu() == mixed.peer.mtu() == 1430
+    mixed.pair.wait_mtu(1430)
     for family in FAMILIES:
         mixed.pair.ping(family)
         mixed.pair.transfer(family)
@@ -194,23 +194,28 @@ def test_down_and_up_again(lab: Lab, tunnels: Tunnels, role: Role) -> None:
     """A path that is set down is left by both sides; set up seconds later, it works at once."""
     mixed = join(tunnels, direct(lab, links=2), role, links=2)
     mixed.pair.wait_running(2)
-    client = mixed.pair.client
     first, second = (mixed.topology.client_address(link) for link in (1, 2))
+    _set_down(mixed, second)
+    mixed.pair.client.path(second, "up")
+    mixed.pair.wait_running(2, timeout=RECOVERED)
+    mixed.pair.transfer()
+    if role == "client":
+        # A 0.3.4 client sends all data to a path that it set down, unless it is the last one.
+        _set_down(mixed, first)
+
+
+def _set_down(mixed: Mixed, address: str) -> None:
+    """Set one of two paths down under traffic: soon nothing is lost any more."""
     with mixed.pair.stream() as up, mixed.pair.stream(up=False) as down:
         up.flow(50)
         down.flow(50)
         set_at = time.monotonic()
-        client.path(second, "down")
+        mixed.pair.client.path(address, "down")
         mixed.pair.wait_running(1)
         up.flow(100)
         down.flow(100)
     for stream in (up, down):
         assert stream.report.lost_after(set_at) <= GONE, str(stream.report)
-    client.path(second, "up")
-    mixed.pair.wait_running(2, timeout=RECOVERED)
-    client.path(first, "down")
-    wait_for(mixed.pair.answers, timeout=RECOVERED, what="a ping over the second link")
-    mixed.pair.ping()
 
 
 @both_roles
