@@ -139,7 +139,7 @@ def test_rotation_loses_nothing(lab: Lab, tunnels: Tunnels, role: Role, word: st
 def test_over_ipv6(lab: Lab, tunnels: Tunnels, role: Role) -> None:
     """The tunnel works over IPv6 too."""
     mixed = join(tunnels, direct(lab), role, family=6)
-    mixed.pair.wait_mtu(1430)
+    mixed.pair.wait_mtu(1430, timeout=20)
     mixed.pair.wait_running()
     for family in FAMILIES:
         mixed.pair.ping(family)
