@@ -82,7 +82,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         said = error.stderr or error.stdout or f"exit status {error.returncode}"
         return f"error: {' '.join(map(str, error.cmd))}: {said.strip()}"
-    return f"error: {error or type(error).__name__}"
+    return f"error: {str(error).strip() or type(error).__name__}"
 
 
 if __name__ == "__main__":
