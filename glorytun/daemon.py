@@ -90,6 +90,8 @@ class Daemon:
             loop=self._loop,
             on_send_failure=self._on_send_failure,
         )
+        self._features = dict.fromkeys(probe(), False)
+        """Kernel features, and whether they are in use: none yet, every batch is of one."""
         self._send_failures: dict[PathId, int] = {}
         self._started_at = self._clock.now()
         server = ControlServer(control_socket(self._tun.name), self._answer, self._loop)
@@ -223,13 +225,9 @@ class Daemon:
             started_at=self._started_at,
             version=__version__,
             traffic_class=self._traffic_class,
-            features=self._features(),
+            features=self._features,
         )
         return describe_tunnel(self._tunnel.status(), settings=self._tunnel.settings, facts=facts)
-
-    def _features(self) -> dict[str, bool]:
-        """Kernel features in use: none yet, every batch is of one."""
-        return dict.fromkeys(probe(), False)
 
     def _newest_client(self) -> Endpoint | None:
         newest = max(
@@ -251,7 +249,7 @@ class Daemon:
             local = [s for s in self._tunnel.path_statuses() if s.local == address]
             if not local:
                 raise TunnelError(
-                    f"there is no path to {format_address(address)}",
+                    f"there is no path from {format_address(address)}",
                     hint="a server's paths are made by its clients; `glorytun path` lists them",
                 )
             return [PathId(status.local, status.remote) for status in local]

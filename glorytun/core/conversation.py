@@ -101,7 +101,11 @@ class Conversation:
         start = datagram.offset
         time = unwrap_time(pull_time(datagram.buffer, start), now=now)
         message = pull_control(memoryview(plain)[start + TIME_SIZE : start + size - TAG_SIZE])
-        if message is None or not self.is_timely(time, source, now):
+        if message is None:
+            return None
+        if not self.is_timely(time, source, now):
+            # The answer tells a client whose clock is wrong by how much.
+            self._challenge(message, time, path_id, now)
             return None
         if not self._admit(message, time, path_id, now):
             return None
@@ -133,17 +137,17 @@ class Conversation:
         if not is_mine and self._window.admit(time, fresh=fresh):
             return True
         self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
-        if not is_mine and message.is_request and not self._client:
+        if not is_mine and self._window.is_doubtful(time):
             self._challenge(message, time, path_id, now)
         return False
 
     def _challenge(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> None:
-        """Answer a request that is too old, without believing it.
+        """The server's: answer a request of a wrong time, without believing it.
 
-        It may be a replay, or come from a client whose clock was set back: only the latter can
-        answer this answer, and that proves it.
+        It may be a replay, or come from a client whose clock is wrong or was set back: only the
+        latter can answer this answer, and that proves it.
         """
-        if now < self._challenge_at or not self._window.is_doubtful(time):
+        if self._client or not message.is_request or now < self._challenge_at:
             return
         self._challenge_at = now + CHALLENGE_INTERVAL
         path = self._paths.get(path_id) or Path(path_id, PathSettings(), client=False)
@@ -216,7 +220,7 @@ class Conversation:
             path.heard_totals(sent=message.fw_total, received=message.rx_total)
             path.estimator.add(at=time, delay=time - echo, received=message.rx_bytes)
             path.apply_rate()
-        if path.search is not None and path.search.on_answer(size, now):
+        if path.search is not None and path.search.on_answer(size, sent_at=echo, now=now):
             path.request_now()  # The server waits to be told, even when we are idle.
             self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
 

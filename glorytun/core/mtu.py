@@ -37,11 +37,11 @@ class MtuSearch:
     __slots__ = (
         "_answered",
         "_asked",
+        "_asked_at",
         "_confirm_at",
         "_confirming",
         "_high",
         "_low",
-        "_plain",
         "_raise_at",
         "probe",
         "size",
@@ -62,21 +62,25 @@ class MtuSearch:
 
     def _ask(self, size: int) -> None:
         self.probe = size
+        self._asked_at = 0
         self._asked = 0
-        self._plain = 0
         self._answered = 0
 
-    def on_requests_sent(self) -> None:
-        """A probe and a plain request left together."""
+    def on_requests_sent(self, now: int) -> None:
+        """A probe and a plain request leave together."""
+        self._asked_at = self._asked_at or now
         self._asked += 1
-        self._plain += 1
 
-    def on_answer(self, size: int, now: int) -> bool:
-        """A request of `size` bytes was answered at that length; True when that settles it."""
+    def on_answer(self, size: int, *, sent_at: int, now: int) -> bool:
+        """The request of `size` bytes that was sent at `sent_at` was answered at that length.
+
+        True when that settles the search.
+        """
         if not self.probe:
             return False
         if size < PROBE_FLOOR:
-            self._answered += 1
+            if self._asked and sent_at >= self._asked_at:
+                self._answered += 1
             return False
         if size <= self._low and not self._confirming:
             return False
@@ -92,8 +96,8 @@ class MtuSearch:
         """Whether the probe's silence can't be explained by the loss of plain requests."""
         if self._asked < PROBES or not self._answered:
             return False
-        lost = max(0, self._plain - self._answered) + 1
-        return bool(lost**self._asked * DOUBT < (self._plain + 2) ** self._asked)
+        lost = max(0, self._asked - self._answered) + 1
+        return bool(lost**self._asked * DOUBT < (self._asked + 2) ** self._asked)
 
     def on_too_big(self, now: int) -> bool:
         """Give the probed size up; True when that settles the search."""

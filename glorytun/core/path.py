@@ -226,7 +226,10 @@ class Path:
         if self.unanswered >= UNANSWERED_SLOW or self.stopped:
             return SLOW_BEATS * beat
         if self.search is not None and self.search.probe and self.answered:
-            return min(max(PROBE_INTERVAL_MIN, self.rtt.mean + 4 * self.rtt.variation), 10 * beat)
+            # The newest sample too: the mean remembers what waited in a queue at the start. Too
+            # short an interval does no harm, since plain requests are judged by it alike.
+            trip = min(self.rtt.mean, self.rtt.newest)
+            return min(max(PROBE_INTERVAL_MIN, trip), SLOW_BEATS * beat)
         if idle and self.works and not self.unanswered:
             return max(keepalive, beat)
         return beat

@@ -13,14 +13,16 @@ _UNIT = 1024
 class Smoothed:
     """A running mean and variation, as PROTOCOL 3 has them for the round-trip time; integers."""
 
-    __slots__ = ("mean", "ready", "variation")
+    __slots__ = ("mean", "newest", "ready", "variation")
 
     def __init__(self) -> None:
         self.mean = 0
+        self.newest = 0
         self.variation = 0
         self.ready = False
 
     def add(self, sample: int) -> None:
+        self.newest = sample
         if not self.ready:
             self.ready, self.mean, self.variation = True, sample, sample // 2
             return

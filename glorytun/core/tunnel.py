@@ -292,8 +292,16 @@ class Tunnel:
         if not idle:
             search.on_timeout(now)
         if search.probe:
-            search.on_requests_sent()
+            search.on_requests_sent(now)
         return search.probe
+
+    def on_too_big(self, path_id: PathId, size: int, now: int) -> None:
+        """The kernel did not send a datagram of `size` bytes: its interface's MTU is smaller."""
+        path = self._paths.get(path_id)
+        search = path.search if path else None
+        if search is not None and size == search.probe and search.on_too_big(now):
+            self._outbox.events.append(PathMtuFound(path=path_id, mtu=search.size - OVERHEAD))
+            self._judge(now)
 
     def _judge(self, now: int) -> None:
         self._paths.judge(now)

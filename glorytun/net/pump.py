@@ -8,6 +8,7 @@ import errno
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
+from glorytun.core.batch import Batch
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
@@ -58,9 +59,7 @@ class Pump:
     def flush(self) -> None:
         """Send what the tunnel has to say by itself."""
         for path, datagrams in self._tunnel.next_datagrams():
-            failure = self._udp.send(path, datagrams)
-            if failure:
-                self._fail(path, failure)
+            self._send(path, datagrams)
 
     def _wait(self, now: int, at_most: int | None) -> int | None:
         due_at = self._tunnel.next_timeout()
@@ -91,9 +90,7 @@ class Pump:
             if packets is None:
                 return
             for path, datagrams in self._tunnel.send(packets, now):
-                failure = self._udp.send(path, datagrams)
-                if failure:
-                    self._fail(path, failure)
+                self._send(path, datagrams)
 
     def _set_paused(self, now: int) -> bool:
         """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""
@@ -105,7 +102,9 @@ class Pump:
             change(self._tun.fileno())
         return paused
 
-    def _fail(self, path: PathId, failure: int) -> None:
-        """A probe that is larger than the interface's MTU is expected to fail here."""
-        if failure != errno.EMSGSIZE:
+    def _send(self, path: PathId, datagrams: Batch) -> None:
+        failure = self._udp.send(path, datagrams)
+        if failure == errno.EMSGSIZE:
+            self._tunnel.on_too_big(path, datagrams.size, self._clock.now())
+        elif failure:
             self._on_send_failure(path, failure)

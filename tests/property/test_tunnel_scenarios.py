@@ -362,6 +362,9 @@ def test_clock_difference() -> None:
     statuses = {status.kind: status for status in simulation.server.tunnel.bad_statuses()}
     assert statuses[BadKind.DIFFTIME].count > 10
     assert abs(statuses[BadKind.DIFFTIME].clock_offset - 900 * SECOND) < SECOND
+    statuses = {status.kind: status for status in simulation.client.tunnel.bad_statuses()}
+    assert abs(statuses[BadKind.DIFFTIME].clock_offset + 900 * SECOND) < SECOND
+    assert not simulation.can_send(simulation.client)
 
 
 def test_idle_tunnel_is_quiet() -> None:
