@@ -8,7 +8,7 @@ client ═══ Wire (path 0) ═══ server
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -115,6 +115,8 @@ class Simulation:
         self._queue: list[tuple[int, int, Side, int, bytes]] = []
         self._order = itertools.count()
         self.offered = 0
+        self.captured: list[tuple[Side, int, bytes]] = []
+        """The last datagrams on the wires: who they were for, on which path."""
 
     # Paths.
 
@@ -141,9 +143,9 @@ class Simulation:
 
     # Time.
 
-    def run(self, duration: int, *, until: int | None = None) -> None:
+    def run(self, duration: int) -> None:
         """Let `duration` µs pass."""
-        end = self.now + duration if until is None else until
+        end = self.now + duration
         while True:
             at = self._next_at()
             if at is None or at > end:
@@ -152,10 +154,9 @@ class Simulation:
             self._turn()
         self.now = end
 
-    def wait_for(self, holds: "object", timeout: int = 30 * SECOND) -> int:
+    def wait_for(self, holds: Callable[[], bool], timeout: int = 30 * SECOND) -> int:
         """Let time pass until `holds()`; the µs it took."""
         start = self.now
-        assert callable(holds)
         while not holds():
             assert self.now - start < timeout, "timeout"
             self.run(10 * MILLISECOND)
@@ -204,6 +205,7 @@ class Simulation:
             return
         other = self.server if side.client else self.client
         for row in outgoing.datagrams.rows():
+            self.captured = [*self.captured[-99:], (other, index, bytes(row))]
             for after in self.wires[index].arrivals(len(row), self.random):
                 item = (self.now + after, next(self._order), other, index, bytes(row))
                 heapq.heappush(self._queue, item)
