@@ -16,6 +16,7 @@ from glorytun.core.address import Endpoint, PathId, pack_address
 from glorytun.core.batch import Batch
 from glorytun.core.crypto import capabilities
 from glorytun.core.events import Event
+from glorytun.core.outbox import Outgoing
 from glorytun.core.settings import (
     SECOND,
     CipherChoice,
@@ -24,7 +25,7 @@ from glorytun.core.settings import (
     Settings,
 )
 from glorytun.core.status import PathStatus
-from glorytun.core.tunnel import Outgoing, Tunnel
+from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import TAG_SIZE, TIME_SIZE
 
 PSK = bytes(range(32))

@@ -114,7 +114,7 @@ class Conversation:
             # Counted last, as 0.3.4 does: both totals of a reply leave out what it answers.
             self._heard(path, message, size=size, time=time, now=now)
             path.count_received(size=size, count=1, now=now)
-            self._paths.heard_at = now
+            self._paths.note_heard(path, now)
         return path
 
     def is_timely(self, time: int, source: Endpoint, now: int) -> bool:

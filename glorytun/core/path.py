@@ -18,8 +18,6 @@ from glorytun.core.wire import OVERHEAD
 
 UNANSWERED_MAX = 5
 """Requests without a reply after which a path is degraded."""
-SILENT_BEATS = 5
-"""Beats of silence, while other paths are heard, after which a server's path is degraded."""
 SLOW_BEATS = 10
 """A client's beats between requests on a path that has been degraded for a while."""
 
@@ -61,7 +59,7 @@ class Facts:
     """Whether the peer said that it stops."""
     unanswered: int
     silent: bool
-    """Whether nothing came for `SILENT_BEATS` while other paths were heard (server)."""
+    """Whether nothing came for some beats while other paths were heard (server)."""
     mtu: int
     loss: int
     loss_limit: int
@@ -233,19 +231,6 @@ class Path:
         if idle and self.works and not self.unanswered:
             return max(keepalive, beat)
         return beat
-
-    def silent_at(self) -> int:
-        """When the path counts as silent if nothing arrives until then (server)."""
-        return self.rx_at + SILENT_BEATS * self.settings.beat
-
-    def is_silent(self, *, now: int, heard_at: int) -> bool:
-        """Whether other paths were heard, the last time at `heard_at`, while this was not.
-
-        PROTOCOL 6 compares with the last receipt overall; a beat is granted for that one to
-        arrive, so that the silence is noticed as soon as it has lasted.
-        """
-        beat = self.settings.beat
-        return now >= self.silent_at() and heard_at - self.rx_at >= (SILENT_BEATS - 1) * beat
 
     # Rates.
 

@@ -15,6 +15,13 @@ from glorytun.core.status import Condition
 PATHS_MAX = 32
 FORGET_AFTER = 60 * SECOND
 """A server forgets a path on which nothing came for so long."""
+SILENT_BEATS = 5
+"""Beats of silence, while other paths are heard, after which a server's path is degraded."""
+
+# What this implementation chose.
+
+LIVELY_PAUSE = SECOND
+"""A longer pause on all paths is no sign of trouble: the client had nothing to send."""
 
 
 class Paths:
@@ -27,8 +34,10 @@ class Paths:
         self.scheduler = Scheduler()
         self.mtu = 0
         """The largest inner packet that fits every usable path; 0 = not known yet."""
-        self.heard_at = 0
+        self._heard_at = 0
         """When the last datagram that opened came on any of them."""
+        self._lively_since = 0
+        """From when on datagrams have come without a long pause."""
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._paths.values())
@@ -48,12 +57,19 @@ class Paths:
         del self._paths[path.id]
         self._outbox.events.append(PathRemoved(path=path.id, reason=reason))
 
+    def note_heard(self, path: Path, now: int) -> None:
+        """A datagram that opened came on a path."""
+        pause = now - self._heard_at
+        if pause > max(LIVELY_PAUSE, 2 * path.settings.beat):
+            self._lively_since = now
+        self._heard_at = now
+
     def make_room(self, now: int) -> bool:
         """Whether one more path may be made, at the cost of the one that is silent longest."""
         if len(self._paths) < PATHS_MAX:
             return True
         oldest = min(self._paths.values(), key=lambda path: path.rx_at)
-        if now < oldest.silent_at():
+        if now - oldest.rx_at < SILENT_BEATS * oldest.settings.beat:
             return False
         self.remove(oldest, "a new one needs its place")
         return True
@@ -77,13 +93,30 @@ class Paths:
         self._update_mtu()
 
     def _judge_one(self, path: Path, now: int, *, is_needed: bool) -> None:
-        silent = not self._client and path.is_silent(now=now, heard_at=self.heard_at)
+        silent = not self._client and self._is_silent(path, now)
         changed = path.judge(silent=silent, is_needed=is_needed)
         if changed is not None:
             old, new = changed
             self._outbox.events.append(
                 PathChanged(path=path.id, old=old, new=new, reason=path.reason)
             )
+
+    def _is_silent(self, path: Path, now: int) -> bool:
+        """Whether other paths were heard while this one was not (server).
+
+        PROTOCOL 6 compares with the last receipt overall; a beat is granted for that one to
+        arrive, so that the silence is noticed as soon as it has lasted. It counts from the end of
+        a pause of all paths: idle clients are silent.
+        """
+        beat = path.settings.beat
+        since = self._silent_since(path)
+        return (
+            now >= since + SILENT_BEATS * beat
+            and self._heard_at - since >= (SILENT_BEATS - 1) * beat
+        )
+
+    def _silent_since(self, path: Path) -> int:
+        return max(path.rx_at, self._lively_since)
 
     def _update_mtu(self) -> None:
         mtu = min((path.mtu for path in self if path.works), default=self.mtu)
@@ -105,4 +138,5 @@ class Paths:
         is_heard = path.condition not in (Condition.DOWN, Condition.DEGRADED)
         if is_heard and len(self) > 1 and not idle:
             # Whether data came on other paths meanwhile is looked at again and again.
-            yield max(path.silent_at(), now + path.settings.beat // 2)
+            beat = path.settings.beat
+            yield max(self._silent_since(path) + SILENT_BEATS * beat, now + beat // 2)

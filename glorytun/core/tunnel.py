@@ -171,7 +171,7 @@ class Tunnel:
         path = self._paths.get(path_id)
         if path is not None:
             path.count_received(size=size + count * OVERHEAD, count=count, now=now)
-            self._paths.heard_at = now
+            self._paths.note_heard(path, now)
         if size == count == len(MARK):
             # The peer uses a new key; the server answers, so that the client need not wait.
             if path is not None and not self._client:

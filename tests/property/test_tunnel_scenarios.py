@@ -20,9 +20,9 @@ def running(side: Side) -> int:
     return side.conditions().count(Condition.RUNNING)
 
 
-def started(*wires: Wire, **arguments: int) -> Simulation:
+def started(*wires: Wire, **settings: int) -> Simulation:
     """A simulation whose paths all run on both sides."""
-    simulation = Simulation(*wires, **arguments)
+    simulation = Simulation(*wires, seed=0, cipher=CipherChoice.CHACHA, **settings)
     simulation.up()
     simulation.wait_for(
         lambda: running(simulation.client) == running(simulation.server) == len(wires)
