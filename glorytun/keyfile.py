@@ -24,7 +24,7 @@ def load_key(path: str) -> bytes:
     if path == "-":
         return parse_key(_read_standard_input(), name="standard input")
     try:
-        return parse_key(_read_file(path), name=path)
+        return _load_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -65,25 +65,26 @@ def _read_standard_input() -> bytes:
     return sys.stdin.buffer.read(_READ_LIMIT + 1)
 
 
-def _read_file(path: str) -> bytes:
+def _load_file(path: str) -> bytes:
     # O_NONBLOCK: the open of a FIFO would wait for a writer. The checks look at what was opened,
     # so a symbolic link is as good as the file behind it.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        _check_file(path, os.fstat(fd).st_mode)
-        return os.read(fd, _READ_LIMIT + 1)
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise KeyFileError(
+                f"{path} is not a regular file", hint="`keyfile -` reads from a pipe"
+            )
+        key = parse_key(os.read(fd, _READ_LIMIT + 1), name=path)
     finally:
         os.close(fd)
-
-
-def _check_file(path: str, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise KeyFileError(f"{path} is not a regular file", hint="`keyfile -` reads from a pipe")
+    # Last: a file that holds no key, such as /etc/passwd, had better stay as it is.
     if open_bits(mode) and not _is_credential(path):
         raise KeyFileError(
             f"{path} is open to other users (mode {stat.S_IMODE(mode):04o})",
             hint=chmod_hint(path),
         )
+    return key
 
 
 def _is_credential(path: str) -> bool:

@@ -51,6 +51,12 @@ def test_a_file_open_to_others_is_refused_with_the_chmod_that_mends_it(
     )
 
 
+def test_no_chmod_is_advised_for_a_file_that_holds_no_key(tmp_path: Path) -> None:
+    path = key_file(tmp_path, content="root:x:0:0", mode=0o644)
+    assert "chmod" not in refusal(path)
+    assert "does not hold a key" in refusal(path)
+
+
 def test_a_link_is_as_good_as_the_file_behind_it(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(key_file(tmp_path))
