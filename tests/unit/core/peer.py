@@ -1,0 +1,170 @@
+"""A tunnel under test, and the other end of its wire made by hand, message by message."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from glorytun.core.address import Endpoint, PathId, pack_address
+from glorytun.core.batch import Batch
+from glorytun.core.crypto import CHACHA, KeyPair, capabilities, make_aead
+from glorytun.core.events import Event
+from glorytun.core.settings import SECOND, CipherChoice, PathChange, PathState, Settings
+from glorytun.core.status import BadKind
+from glorytun.core.tunnel import Tunnel
+from glorytun.core.wire import (
+    CONTROL_BIT,
+    REQUEST_SIZE,
+    TAG_SIZE,
+    TIME_SIZE,
+    Capability,
+    ControlMessage,
+    Extensions,
+    pull_control,
+    pull_time,
+    push_control,
+    push_time,
+)
+
+PSK = bytes(range(32))
+NOW = 1_800_000_000 * SECOND
+CLIENT = Endpoint(pack_address("198.51.100.1"), 4000)
+SERVER = Endpoint(pack_address("192.0.2.1"), 5000)
+OURS = Extensions(capabilities=Capability.TIMESTAMPS, software="by hand")
+"""What a peer of our kind says of itself."""
+CLASSIC = Extensions()
+"""What glorytun 0.3.4 says: nothing."""
+
+
+def make_tunnel(*, client: bool, seed: int = 1, now: int = NOW, **settings: Any) -> Tunnel:
+    """A tunnel that knows ChaCha20-Poly1305 only."""
+    return Tunnel(
+        psk=PSK,
+        settings=Settings(client=client, cipher=CipherChoice.CHACHA, **settings),
+        ours=capabilities(CipherChoice.CHACHA, aes_hardware=False),
+        software="under test",
+        entropy=Random(seed).randbytes,
+        now=now,
+    )
+
+
+def seal_control(message: ControlMessage, *, time: int, size: int) -> bytes:
+    """A control datagram of `size` bytes."""
+    datagram = Batch.of(bytes(TIME_SIZE) + push_control(message, size=size) + bytes(TAG_SIZE))
+    push_time(datagram.buffer, 0, time)
+    make_aead(CHACHA, PSK).seal(datagram)
+    return bytes(datagram.buffer)
+
+
+def open_control(datagram: bytes) -> ControlMessage | None:
+    """The message of a control datagram; None if it is something else."""
+    if not datagram[0] & CONTROL_BIT:
+        return None
+    plain = bytearray(len(datagram))
+    assert make_aead(CHACHA, PSK).open(Batch.of(datagram), plain) == [True]
+    return pull_control(plain[TIME_SIZE:-TAG_SIZE])
+
+
+@dataclass(kw_only=True)
+class Peer:
+    """The other end of `tunnel`, in the role that the tunnel has not."""
+
+    tunnel: Tunnel
+    now: int = NOW
+    extensions: Extensions = OURS
+    pair: KeyPair = field(default_factory=lambda: KeyPair(Random(2).randbytes(32)))
+    events: list[Event] = field(default_factory=list)
+    _time: int = 0
+
+    @property
+    def path(self) -> PathId:
+        """The path between the two, as the tunnel has it."""
+        local, remote = (CLIENT, SERVER) if self.tunnel.settings.client else (SERVER, CLIENT)
+        return PathId(local.address, remote)
+
+    def next_time(self) -> int:
+        """The next control time of this role."""
+        role = 2 if self.tunnel.settings.client else 0
+        self._time = max(self._time + 4, self.now - self.now % 4) | role | CONTROL_BIT
+        return self._time
+
+    def message(self, **fields: Any) -> ControlMessage:
+        """A message that says nothing in particular."""
+        values: dict[str, Any] = {
+            "sent_time": 0,
+            "state": PathState.UP,
+            "aes": False,
+            "pkey": self.pair.public,
+            **dict.fromkeys(("tx_bytes", "tx_total", "rx_bytes", "rx_total"), 0),
+            "max_rate": 0,
+            "beat": SECOND // 10,
+            "mtu": 1472,
+            "loss": 0,
+            "fixed_rate": False,
+            "loss_limit": 255,
+            "sent_to": self.path.remote,
+            "extensions": self.extensions,
+        }
+        return ControlMessage(**(values | fields))
+
+    def give(self, datagram: bytes, path: PathId | None = None) -> list[bytes]:
+        """The tunnel receives a datagram; what it sends in consequence."""
+        self.tunnel.receive(Batch.of(datagram), path or self.path, self.now)
+        return self.take()
+
+    def take(self) -> list[bytes]:
+        """What the tunnel has to send."""
+        self.events += self.tunnel.next_events()
+        return [bytes(row) for out in self.tunnel.next_datagrams() for row in out.datagrams.rows()]
+
+    def say(
+        self,
+        *,
+        size: int = REQUEST_SIZE,
+        time: int = 0,
+        path: PathId | None = None,
+        **fields: Any,
+    ) -> list[bytes]:
+        """The tunnel receives a message; what it sends in consequence."""
+        message = self.message(**fields)
+        return self.give(seal_control(message, time=time or self.next_time(), size=size), path)
+
+    def reply(self, request: bytes, *, size: int = 0, **fields: Any) -> list[bytes]:
+        """The tunnel receives the answer to a datagram of its own."""
+        return self.say(size=size or len(request), **{"sent_time": pull_time(request), **fields})
+
+    def tick(self, after: int = 0) -> list[bytes]:
+        """Time passes; what the tunnel sends then."""
+        self.now += after
+        self.tunnel.on_timeout(self.now)
+        return self.take()
+
+    def bad(self, kind: BadKind) -> int:
+        """How many datagrams of a kind the tunnel has dropped."""
+        return next(bad.count for bad in self.tunnel.bad_statuses() if bad.kind == kind)
+
+    def change(self, **change: Any) -> list[bytes]:
+        """The user changes the path; what is sent at once."""
+        self.tunnel.set_path(self.path, PathChange(**change), self.now)
+        return self.tick()
+
+    def wait_for(self, holds: Callable[[], bool], each: Callable[[bytes], object]) -> None:
+        """Let time pass, handing each datagram to `each`, until something holds."""
+        for _ in range(200):
+            for datagram in self.tick(SECOND // 10):
+                each(datagram)
+            if holds():
+                return
+        raise AssertionError("it never holds")
+
+
+def client_peer(**arguments: Any) -> Peer:
+    """The server of a client under test whose path is up; its first requests are not taken yet."""
+    peer = Peer(tunnel=make_tunnel(client=True), **arguments)
+    peer.tunnel.set_path(peer.path, PathChange(state=PathState.UP), peer.now)
+    return peer
+
+
+def server_peer(**arguments: Any) -> Peer:
+    """The client of a server under test."""
+    return Peer(tunnel=make_tunnel(client=False), **arguments)

@@ -1,0 +1,329 @@
+"""One path: how it is doing, and when it asks."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glorytun.core.address import Endpoint, PathId, pack_address
+from glorytun.core.path import (
+    LAST_RESORT,
+    LEGAL,
+    PROBE_INTERVAL_MIN,
+    SLOW_BEATS,
+    UNANSWERED_MAX,
+    UNANSWERED_SLOW,
+    Facts,
+    Path,
+    condition_of,
+)
+from glorytun.core.rate import RATE_UNLIMITED
+from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.status import Condition
+from glorytun.core.wire import OVERHEAD
+from tests.unit.core.peer import CLIENT, NOW, SERVER
+
+WELL = Facts(
+    state=PathState.UP,
+    answered=True,
+    stopped=False,
+    unanswered=0,
+    silent=False,
+    mtu=1472,
+    loss=0,
+    loss_limit=255,
+    is_needed=False,
+)
+BEAT = PathSettings().beat
+
+
+@pytest.mark.parametrize(
+    ("change", "condition", "reason"),
+    [
+        ({}, Condition.RUNNING, ""),
+        ({"state": PathState.DOWN}, Condition.DOWN, "set down"),
+        ({"stopped": True}, Condition.DEGRADED, "the peer stopped"),
+        ({"unanswered": UNANSWERED_MAX}, Condition.DEGRADED, "the peer does not answer"),
+        ({"unanswered": UNANSWERED_MAX - 1}, Condition.RUNNING, ""),
+        ({"silent": True}, Condition.DEGRADED, "nothing arrives while other paths are heard"),
+        ({"answered": False}, Condition.PROBING, "no answer yet"),
+        ({"mtu": 0}, Condition.PROBING, "its MTU is being found"),
+        (
+            {"loss": 128, "loss_limit": 127},
+            Condition.LOSSY,
+            "loses 50 %, more than the limit of 49 %",
+        ),
+        ({"loss": 127, "loss_limit": 127}, Condition.RUNNING, ""),
+        ({"loss": 255}, Condition.RUNNING, ""),
+        ({"loss": 1, "loss_limit": 0}, Condition.LOSSY, "loses 0 %, more than the limit of 0 %"),
+        ({"state": PathState.BACKUP}, Condition.WAITING, "a backup, and another path is running"),
+        ({"state": PathState.BACKUP, "is_needed": True}, Condition.RUNNING, ""),
+    ],
+)
+def test_condition(change: dict[str, object], condition: Condition, reason: str) -> None:
+    """Each fact by itself has its condition, and its reason in words."""
+    facts = {item.name: getattr(WELL, item.name) for item in fields(Facts)} | change
+    assert condition_of(Facts(**facts)) == (condition, reason)
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        ({"state": PathState.DOWN}, {"stopped": True}),
+        ({"stopped": True}, {"unanswered": 9}),
+        ({"unanswered": 9}, {"silent": True}),
+        ({"silent": True}, {"answered": False}),
+        ({"answered": False}, {"mtu": 0}),
+        ({"mtu": 0}, {"loss": 9, "loss_limit": 8}),
+        ({"loss": 9, "loss_limit": 8}, {"state": PathState.BACKUP}),
+    ],
+)
+def test_worst_fact_is_said(worse: dict[str, Any], better: dict[str, Any]) -> None:
+    """Of two facts that both hold, the weightier one decides and is the reason."""
+    both = replace(WELL, **(better | worse))
+    alone = replace(WELL, **worse)
+    assert condition_of(both) == condition_of(alone)
+
+
+def make_path(*, client: bool = True, **settings: Any) -> Path:
+    return Path(
+        PathId(CLIENT.address, SERVER),
+        PathSettings(**settings),
+        client=client,
+    )
+
+
+def settle(path: Path) -> None:
+    """Its MTU is found."""
+    assert path.search is not None
+    path.search.on_answer(1472, sent_at=NOW, now=NOW)
+
+
+def running() -> Path:
+    """A client's path that works."""
+    path = make_path()
+    settle(path)
+    path.heard_reply()
+    path.rx_at = NOW
+    path.judge(silent=False, is_needed=False)
+    assert path.condition == Condition.RUNNING
+    return path
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["up", "backup", "down", "reply", "settle", "unsettle", "stop", "lose"]),
+        st.integers(0, 7),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(ACTIONS, st.booleans())
+def test_transitions_are_legal(actions: list[tuple[str, int, bool, bool]], client: bool) -> None:
+    """Whatever happens to a path, its condition changes along the table, as `judge` says."""
+    path = make_path(client=client, loss_limit=100)
+    for action, unanswered, silent, is_needed in actions:
+        _act(path, action)
+        path.unanswered = unanswered
+        before = path.condition
+        changed = path.judge(silent=silent, is_needed=is_needed)
+        if path.condition == before:
+            assert changed is None
+        else:
+            assert changed == (before, path.condition)
+            assert path.condition in LEGAL[before]
+        assert path.works == (path.condition in (Condition.RUNNING, Condition.WAITING))
+        assert (path.reason == "") == (path.condition == Condition.RUNNING)
+
+
+def _act(path: Path, action: str) -> None:
+    """What the tunnel does to a path: it starts anew when it goes down or comes up."""
+    states = {"up": PathState.UP, "backup": PathState.BACKUP, "down": PathState.DOWN}
+    if state := states.get(action):
+        was_down = path.settings.state == PathState.DOWN
+        path.settings = replace(path.settings, state=state)
+        if was_down != (state == PathState.DOWN):
+            path.start_anew()
+    elif action == "reply" and path.settings.state != PathState.DOWN:
+        path.heard_reply()
+    elif action in ("settle", "unsettle"):
+        if path.search is None:
+            path.mtu_told = 1472 if action == "settle" else 0
+        elif action == "settle" and path.answered:
+            path.search.on_answer(1472, sent_at=NOW, now=NOW)
+    elif action == "stop":
+        path.stopped = True
+    else:
+        path.loss.loss = 150 - path.loss.loss
+
+
+def test_table_has_every_condition() -> None:
+    """Each condition is left for others, and each but none other can be reached."""
+    assert set(LEGAL) == set(Condition)
+    assert all(condition not in targets for condition, targets in LEGAL.items())
+    assert set().union(*LEGAL.values()) == set(Condition)
+    assert LEGAL[Condition.DOWN] == {Condition.PROBING, Condition.DEGRADED}
+
+
+def test_down_path_forgets() -> None:
+    """A path that was down knows nothing of its peer, its delay, its loss or its MTU."""
+    path = running()
+    path.rtt.add(5000)
+    path.loss.loss = 9
+    path.stopped = True
+    path.unanswered = 3
+    path.start_anew()
+    assert not path.answered
+    assert not path.stopped
+    assert (path.unanswered, path.rtt.mean, path.loss.loss, path.size_max) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle", "expected"),
+    [
+        ({}, False, BEAT),
+        ({}, True, 25 * SECOND),
+        ({"unanswered": 1}, True, BEAT),
+        ({"unanswered": UNANSWERED_SLOW - 1}, True, BEAT),
+        ({"unanswered": UNANSWERED_SLOW}, False, SLOW_BEATS * BEAT),
+        ({"stopped": True}, False, SLOW_BEATS * BEAT),
+        ({"condition": Condition.DEGRADED}, True, BEAT),
+    ],
+)
+def test_request_interval(changes: dict[str, object], idle: bool, expected: int) -> None:
+    """A beat while there is data, the keepalive when idle, ten beats while nobody answers."""
+    path = running()
+    for name, value in changes.items():
+        setattr(path, name, value)
+    assert path.request_interval(idle=idle, keepalive=25 * SECOND) == expected
+
+
+@pytest.mark.parametrize(
+    ("trip", "expected"),
+    [(1000, PROBE_INTERVAL_MIN), (50_000, 50_000), (5 * SECOND, SLOW_BEATS * BEAT)],
+)
+def test_probes_follow_each_other_at_the_round_trip(trip: int, expected: int) -> None:
+    """While the MTU is looked for, a request leaves each round trip, within bounds."""
+    path = make_path()
+    assert path.request_interval(idle=False, keepalive=25 * SECOND) == BEAT
+    path.heard_reply()
+    path.rtt.add(trip)
+    assert path.request_interval(idle=True, keepalive=25 * SECOND) == expected
+
+
+def test_keepalive_is_never_shorter_than_a_beat() -> None:
+    """A beat longer than the keepalive stands."""
+    path = running()
+    path.settings = replace(path.settings, beat=60 * SECOND)
+    assert path.request_interval(idle=True, keepalive=25 * SECOND) == 60 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("condition", "silence", "changes", "expected"),
+    [
+        (Condition.LOSSY, 0, {}, True),
+        (Condition.LOSSY, 60 * SECOND, {}, True),
+        (Condition.DEGRADED, LAST_RESORT, {}, True),
+        (Condition.DEGRADED, LAST_RESORT + 1, {}, False),
+        (Condition.DEGRADED, 0, {"stopped": True}, False),
+        (Condition.PROBING, 0, {}, False),
+        (Condition.DOWN, 0, {}, False),
+        (Condition.WAITING, 0, {}, False),
+    ],
+)
+def test_last_resort(
+    condition: Condition, silence: int, changes: dict[str, object], expected: bool
+) -> None:
+    """What a path is good for when none works: a lossy one always, a silent one for a while."""
+    path = running()
+    path.condition = condition
+    for name, value in changes.items():
+        setattr(path, name, value)
+    assert path.is_last_resort(NOW + silence) == expected
+
+
+def test_last_resort_has_a_size() -> None:
+    """A path of unknown MTU is of no use."""
+    path = make_path()
+    path.condition = Condition.LOSSY
+    assert not path.is_last_resort(NOW)
+
+
+@pytest.mark.parametrize(("remote", "headers"), [("192.0.2.1", 28), ("2001:db8::1", 48)])
+def test_datagrams_take_more_than_their_payload(remote: str, headers: int) -> None:
+    """A datagram's length on the link has the headers of UDP, IP and Ethernet in it."""
+    endpoint = Endpoint(pack_address(remote), 5000)
+    path = Path(PathId(endpoint.address, endpoint), PathSettings(rate_tx=10**6), client=True)
+    path.count_sent(size=2000, count=2, now=NOW)
+    assert path.shaper.busy_until == NOW + 2000 + 2 * (headers + 38)
+    assert (path.tx_bytes, path.tx_total) == (2000, 2)
+
+
+def test_arrival_is_after_what_is_sent_and_half_a_round_trip() -> None:
+    """The time until a datagram is at the peer: what is before it, its own length, the way."""
+    path = make_path(rate_tx=10**6)
+    path.rtt.add(30_000)
+    free = path.arrival(size=1000 - path.overhead, now=NOW)
+    assert free == NOW + 1000 + 15_000
+    path.shaper.charge(7000, NOW)
+    assert path.arrival(size=1000 - path.overhead, now=NOW) == free + 7000
+
+
+@pytest.mark.parametrize(
+    ("settings", "found", "expected"),
+    [
+        ({}, RATE_UNLIMITED, RATE_UNLIMITED),
+        ({}, 10**6, 10**6),
+        ({"rate_tx": 5000}, 4000, 4000),
+        ({"rate_tx": 5000, "fixed_rate": True}, 4000, 5000),
+    ],
+)
+def test_rate_that_is_used(settings: dict[str, Any], found: int, expected: int) -> None:
+    """A fixed rate is used as it is, and is the ceiling of one that is found."""
+    path = make_path(**settings)
+    path.estimator.rate = found
+    path.apply_rate()
+    assert path.shaper.rate == expected
+
+
+def test_new_ceiling_starts_the_search_for_the_rate_again() -> None:
+    """When the user gives another rate, what was found below the old one says nothing."""
+    path = make_path(rate_tx=5000)
+    path.estimator.rate = 100
+    path.settings = replace(path.settings, rate_tx=9000)
+    path.apply_rate()
+    assert path.shaper.rate == 9000
+
+
+def test_status() -> None:
+    """The snapshot says what is known, and no limit as 0."""
+    path = running()
+    path.count_sent(size=1000, count=2, now=NOW)
+    path.count_received(size=500, count=1, now=NOW + 5)
+    path.rx_loss = 7
+    path.rtt.add(4000)
+    status = path.status()
+    assert (status.condition, status.reason, status.mtu) == (Condition.RUNNING, "", 1472 - OVERHEAD)
+    assert (status.tx.bytes, status.tx.total, status.tx.rate) == (1000, 2, 0)
+    assert (status.rx.bytes, status.rx.total, status.rx.loss) == (500, 1, 7)
+    assert (status.rtt, status.rttvar, status.last_received_at) == (4000, 2000, NOW + 5)
+    path.settings = replace(path.settings, rate_tx=12345, fixed_rate=True)
+    path.apply_rate()
+    assert path.status().tx.rate == 12345
+
+
+def test_loss_is_not_counted_while_probes_are_lost() -> None:
+    """What is meant to be lost during the search for the MTU is no loss of the path."""
+    path = make_path()
+    path.heard_totals(sent=1, received=1)
+    path.heard_totals(sent=500, received=1)
+    settle(path)
+    path.heard_totals(sent=600, received=101)
+    assert path.loss.loss == 0
+    path.heard_totals(sent=700, received=101)
+    assert path.loss.loss > 100

@@ -1,0 +1,198 @@
+"""The shaper and the rate it uses."""
+
+from collections import deque
+from random import Random
+
+import pytest
+
+from glorytun.core.rate import BURST, RATE_UNLIMITED, RateEstimator, Shaper
+from glorytun.core.settings import SECOND
+from tests.unit.core.peer import NOW
+
+LINK = 20_000_000 // 8
+"""bytes/s of the simulated link."""
+
+
+def test_shaper_spaces_datagrams() -> None:
+    """Datagrams leave at the rate, however they are asked for."""
+    shaper = Shaper()
+    shaper.rate = 1_000_000
+    now, sent = NOW, 0
+    while now < NOW + SECOND:
+        shaper.charge(1500, now)
+        sent += 1500
+        now = max(now, shaper.ready_at())
+    assert 1_000_000 <= sent <= 1_000_000 + 2 * 1500 + shaper.rate * BURST // SECOND
+
+
+def test_shaper_gives_no_credit_for_rest() -> None:
+    """After a rest no more than the burst leaves at once."""
+    shaper = Shaper()
+    shaper.rate = 1_000_000
+    shaper.charge(1500, NOW)
+    now, sent = NOW + 60 * SECOND, 0
+    while shaper.ready_at() <= now:
+        shaper.charge(500, now)
+        sent += 500
+    assert sent <= shaper.rate * BURST // SECOND + 500
+
+
+def test_unlimited_shaper_is_always_ready() -> None:
+    """Without a limit a path is free whatever leaves, and whatever the limit was before."""
+    shaper = Shaper()
+    shaper.rate = 1000
+    shaper.charge(100_000, NOW)
+    assert shaper.ready_at() > NOW + 60 * SECOND
+    shaper.rate = RATE_UNLIMITED
+    shaper.charge(100_000, NOW)
+    assert shaper.ready_at() <= NOW
+
+
+class Link:
+    """A sender that always has data, a queue of `depth` µs, and replies every 100 ms."""
+
+    def __init__(
+        self, *, rate: int = LINK, delay: int = 20_000, jitter: int = 0, depth: int = 200_000
+    ) -> None:
+        self.rate, self.delay, self.jitter, self.depth = rate, delay, jitter, depth
+        self.estimator = RateEstimator()
+        self.random = Random(1)
+        self.now = NOW
+        self.busy_until = NOW
+        self.received = 0
+        self.offered = RATE_UNLIMITED
+        """What the sender has to send, bytes/s."""
+        self._arrivals: deque[tuple[int, int]] = deque()
+        self._replies: deque[tuple[int, int, int]] = deque()
+
+    def rest(self) -> "Link":
+        """Let the estimator see the link without data first, as every tunnel does."""
+        offered, self.offered = self.offered, 0
+        self.run(SECOND)
+        self.offered = offered
+        return self
+
+    def run(self, duration: int) -> None:
+        """Steps of 1 ms."""
+        end = self.now + duration
+        while self.now < end:
+            self.now += 1000
+            self._send(min(self.estimator.rate, self.offered) // 1000)
+            while self._arrivals and self._arrivals[0][0] <= self.now:
+                self.received += self._arrivals.popleft()[1]
+            if self.now % 100_000 == 0:
+                self._request()
+            while self._replies and self._replies[0][0] <= self.now:
+                _, sent_at, arrived_at = self._replies.popleft()
+                self.estimator.add(
+                    at=arrived_at, delay=arrived_at - sent_at, received=self.received
+                )
+
+    def _send(self, size: int) -> None:
+        self.busy_until = max(self.busy_until, self.now)
+        room = self.depth - (self.busy_until - self.now)
+        size = max(0, min(size, room * self.rate // SECOND))
+        self.busy_until += size * SECOND // self.rate
+        self._arrivals.append((self.busy_until + self.delay, size))
+
+    def _request(self) -> None:
+        arrived_at = max(self.busy_until, self.now) + self.delay
+        arrived_at += self.random.randrange(self.jitter) if self.jitter else 0
+        self._replies.append((arrived_at + self.delay, self.now, arrived_at))
+
+    def queue(self) -> int:
+        """µs of data that wait."""
+        return max(0, self.busy_until - self.now)
+
+
+def test_estimator_finds_the_rate_of_a_link() -> None:
+    """From no limit at all, the rate of a 20 Mbit/s queue is found within a few seconds."""
+    link = Link().rest()
+    link.run(5 * SECOND)
+    rates, queues = [], []
+    for _ in range(200):
+        link.run(SECOND // 10)
+        rates.append(link.estimator.rate)
+        queues.append(link.queue())
+    assert all(LINK * 7 // 10 <= rate <= LINK * 16 // 10 for rate in rates)
+    assert LINK * 8 // 10 <= sum(rates) // len(rates) <= LINK * 12 // 10
+    assert sum(queues) / len(queues) < 120_000
+
+
+def test_jitter_is_no_queue() -> None:
+    """Delays that vary by 30 ms, on a link that is far from full, cost no rate."""
+    link = Link(jitter=30_000).rest()
+    link.offered = LINK // 2
+    link.run(60 * SECOND)
+    assert link.estimator.rate == RATE_UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("offered", "least"), [(LINK // 2, LINK * 49 // 100), (LINK * 2, LINK * 9 // 10)]
+)
+def test_jitter_costs_no_throughput(offered: int, least: int) -> None:
+    """Delays that vary by 60 ms take next to nothing of what a link delivers."""
+    link = Link(jitter=60_000).rest()
+    link.offered = offered
+    link.run(10 * SECOND)
+    before = link.received
+    link.run(60 * SECOND)
+    assert (link.received - before) // 60 >= least
+
+
+def test_estimator_grows_back() -> None:
+    """When a link that was slow for a while is fast again, so is the rate, within seconds."""
+    link = Link(rate=LINK // 4).rest()
+    link.run(10 * SECOND)
+    assert link.estimator.rate <= LINK // 2
+    link.rate = LINK
+    link.run(10 * SECOND)
+    assert link.estimator.rate >= LINK * 7 // 10
+
+
+def test_idle_path_does_not_grow() -> None:
+    """A rate that isn't used says nothing of a larger one."""
+    link = Link().rest()
+    link.run(10 * SECOND)
+    link.offered = LINK // 10
+    link.run(SECOND)
+    before = link.estimator.rate
+    link.run(30 * SECOND)
+    assert link.estimator.rate == before
+
+
+@pytest.mark.parametrize("ceiling", [LINK // 10, LINK // 2, 300_000])
+def test_ceiling_holds(ceiling: int) -> None:
+    """A rate that the user or the peer gave is never exceeded, and is reached."""
+    link = Link().rest()
+    link.estimator.set_ceiling(ceiling)
+    for _ in range(100):
+        link.run(SECOND // 10)
+        assert link.estimator.rate <= ceiling
+    assert link.estimator.rate == ceiling
+
+
+def test_peer_that_counts_anew() -> None:
+    """A peer that was restarted delivers what it counts from then on, not less than nothing."""
+    estimator = RateEstimator()
+    estimator.set_ceiling(LINK)
+    for beat in range(20):
+        estimator.add(at=NOW + beat * 100_000, delay=20_000, received=beat * LINK // 10)
+    for beat in range(20, 40):
+        estimator.add(at=NOW + beat * 100_000, delay=20_000, received=(beat - 20) * LINK // 10)
+    assert estimator.rate == LINK
+
+
+def test_one_long_delay_is_a_hiccup() -> None:
+    """A single interval of long delays takes nothing away; two in a row do."""
+    for hiccups, expected in ((2, True), (8, False)):
+        estimator = RateEstimator()
+        estimator.set_ceiling(LINK)
+        for beat in range(20):
+            late = 10 <= beat < 10 + hiccups
+            estimator.add(
+                at=NOW + beat * 100_000,
+                delay=20_000 + 100_000 * late,
+                received=beat * LINK // 20,
+            )
+        assert (estimator.rate == LINK) == expected

@@ -1,0 +1,127 @@
+"""Which path takes the next packets."""
+
+import pytest
+
+from glorytun.core.address import PathId
+from glorytun.core.path import LAST_RESORT, Path
+from glorytun.core.rate import BURST
+from glorytun.core.scheduler import Scheduler
+from glorytun.core.settings import SECOND, PathSettings
+from glorytun.core.status import Condition
+from tests.unit.core.peer import NOW, SERVER
+
+SIZE = 1400
+
+
+def make_path(
+    name: int,
+    *,
+    rate: int = 0,
+    rtt: int = 20_000,
+    mtu: int = 1472,
+    condition: Condition = Condition.RUNNING,
+    heard_at: int = NOW,
+) -> Path:
+    """A path as a server has it, in a condition of our choice."""
+    path = Path(
+        PathId(bytes(15) + bytes([name]), SERVER),
+        PathSettings(rate_tx=rate, fixed_rate=bool(rate)),
+        client=False,
+    )
+    path.mtu_told = mtu
+    path.rtt.add(rtt)
+    path.condition = condition
+    path.rx_at = heard_at
+    return path
+
+
+def scheduler(*paths: Path, now: int = NOW) -> Scheduler:
+    made = Scheduler()
+    made.refresh(paths, now)
+    return made
+
+
+def run(chooser: Scheduler, duration: int) -> dict[PathId, int]:
+    """Send as fast as it says for `duration` µs; the datagrams on each path."""
+    counts: dict[PathId, int] = {}
+    now = NOW
+    while now < NOW + duration:
+        path = chooser.pick(size=SIZE, now=now)
+        assert path is not None
+        counts[path.id] = counts.get(path.id, 0) + 1
+        path.count_sent(size=SIZE, count=1, now=now)
+        ready_at = chooser.ready_at(now)
+        assert ready_at is not None
+        now = max(now, ready_at)
+    return counts
+
+
+def test_paths_fill_in_proportion_to_their_rates() -> None:
+    """Two paths of 4 and 1 MB/s take datagrams in that proportion, and both are full."""
+    fast, slow = make_path(1, rate=4_000_000), make_path(2, rate=1_000_000)
+    counts = run(scheduler(fast, slow), SECOND)
+    per_second = 5_000_000 // (SIZE + fast.overhead)
+    assert sum(counts.values()) == pytest.approx(per_second, rel=0.05)
+    assert counts[fast.id] / counts[slow.id] == pytest.approx(4, rel=0.1)
+
+
+def test_first_to_arrive_is_chosen() -> None:
+    """While all are free, the path of the shortest delay takes the packet, whatever its rate."""
+    near, far = make_path(1, rate=1_000_000, rtt=10_000), make_path(2, rate=9_000_000, rtt=80_000)
+    chooser = scheduler(far, near)
+    assert chooser.pick(size=SIZE, now=NOW) is near
+    near.shaper.charge(40_000, NOW)
+    assert chooser.pick(size=SIZE, now=NOW) is far
+
+
+def test_slow_path_is_left_alone_when_waiting_is_faster() -> None:
+    """A path that is free, but slower than waiting for the other one, takes nothing."""
+    fast = make_path(1, rate=6_000_000, rtt=20_000)
+    slow = make_path(2, rate=250_000, rtt=300_000)
+    assert run(scheduler(fast, slow), SECOND).get(slow.id, 0) == 0
+
+
+def test_it_says_when_to_go_on() -> None:
+    """A path is ready again when no more than a burst is left to be sent."""
+    path = make_path(1, rate=1_000_000)
+    chooser = scheduler(path)
+    path.shaper.charge(20_000, NOW)
+    assert chooser.ready_at(NOW) == NOW + 20_000 - BURST
+
+
+@pytest.mark.parametrize(
+    ("conditions", "usable"),
+    [
+        ([Condition.RUNNING, Condition.WAITING], 0),
+        ([Condition.LOSSY, Condition.RUNNING], 1),
+        ([Condition.LOSSY, Condition.DEGRADED], 0),
+        ([Condition.DEGRADED, Condition.PROBING], 0),
+        ([Condition.PROBING, Condition.DOWN], None),
+        ([], None),
+    ],
+)
+def test_best_group_is_used(conditions: list[Condition], usable: int | None) -> None:
+    """Paths that run are used alone; else lossy ones; else those that were heard just now."""
+    paths = [make_path(index, condition=condition) for index, condition in enumerate(conditions)]
+    chooser = scheduler(*paths)
+    picked = chooser.pick(size=SIZE, now=NOW)
+    assert picked is (None if usable is None else paths[usable])
+    assert (chooser.ready_at(NOW) is None) == (usable is None)
+
+
+def test_last_resort_ends() -> None:
+    """A path that isn't heard is given up after a while, even as the only one."""
+    path = make_path(1, condition=Condition.DEGRADED)
+    assert scheduler(path, now=NOW + LAST_RESORT).ready_at(NOW) is not None
+    assert scheduler(path, now=NOW + LAST_RESORT + 1).ready_at(NOW) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_datagram_fits_its_path(count: int) -> None:
+    """A datagram goes where it fits, and nowhere when it fits nowhere."""
+    small = make_path(1, mtu=1000, rtt=1000)
+    large = make_path(2, mtu=1300, rtt=50_000)
+    chooser = scheduler(*[large, small][:count])
+    assert chooser.pick(size=1300, now=NOW) is large
+    assert chooser.pick(size=1301, now=NOW) is None
+    assert chooser.pick(size=1000, now=NOW) is (small if count == 2 else large)

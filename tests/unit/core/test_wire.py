@@ -1,0 +1,182 @@
+"""Datagrams and control messages as bytes."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from glorytun.core.address import Endpoint
+from glorytun.core.wire import (
+    CONTROL_DATAGRAM_SIZE,
+    CONTROL_SIZE,
+    OVERHEAD,
+    SOFTWARE_MAX,
+    TIME_MASK,
+    Capability,
+    ControlMessage,
+    Extensions,
+    pull_control,
+    pull_time,
+    push_control,
+    push_time,
+    unwrap_time,
+)
+from tests.unit.core.peer import server_peer
+
+U8, U16, U48, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 48, 64))
+ENDPOINTS = st.builds(Endpoint, st.binary(min_size=16, max_size=16), U16, st.just(0))
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=SOFTWARE_MAX)
+EXTENSIONS = st.builds(
+    Extensions,
+    capabilities=st.none() | st.builds(Capability, st.integers(0, 7)),
+    software=PRINTABLE,
+    confirm=st.just(b"") | st.binary(min_size=8, max_size=8),
+)
+MESSAGES = st.builds(
+    ControlMessage,
+    sent_time=U48,
+    state=U8,
+    aes=st.booleans(),
+    pkey=st.binary(min_size=32, max_size=32),
+    tx_bytes=U64,
+    tx_total=U64,
+    rx_bytes=U64,
+    rx_total=U64,
+    fw_bytes=U64,
+    fw_total=U64,
+    max_rate=U64,
+    beat=U48,
+    mtu=U16,
+    loss=U8,
+    fixed_rate=st.booleans(),
+    loss_limit=U8,
+    sent_to=ENDPOINTS,
+    extensions=EXTENSIONS,
+)
+ROOM_FOR_ALL = CONTROL_DATAGRAM_SIZE + 3 + 2 + SOFTWARE_MAX + 10
+A_MESSAGE = server_peer().message()
+BARE = push_control(A_MESSAGE, size=CONTROL_DATAGRAM_SIZE)
+
+
+def extensions_of(block: bytes) -> Extensions:
+    """What a message says whose extension block is `block`."""
+    message = pull_control(BARE + block)
+    assert message is not None
+    return message.extensions
+
+
+@given(MESSAGES, st.integers(ROOM_FOR_ALL, 1472))
+def test_message_survives_the_wire(message: ControlMessage, size: int) -> None:
+    """A message that has room comes out of its bytes as it went in, and they fill the datagram."""
+    text = push_control(message, size=size)
+    assert len(text) == size - OVERHEAD
+    assert pull_control(text) == message
+
+
+@given(MESSAGES, st.integers(CONTROL_DATAGRAM_SIZE, ROOM_FOR_ALL))
+def test_extensions_are_left_out_whole(message: ControlMessage, size: int) -> None:
+    """However little room there is, a message is as long as asked, and says nothing by halves."""
+    text = push_control(message, size=size)
+    assert len(text) == size - OVERHEAD
+    pulled = pull_control(text)
+    assert pulled is not None
+    said, meant = pulled.extensions, message.extensions
+    assert said.capabilities in (None, meant.capabilities)
+    assert said.software in ("", meant.software)
+    assert said.confirm in (b"", meant.confirm)
+    assert text[:CONTROL_SIZE] == push_control(message, size=CONTROL_DATAGRAM_SIZE)
+
+
+@given(st.binary(max_size=1500))
+@example(b"")
+def test_any_plaintext_is_a_message_or_none(plaintext: bytes) -> None:
+    """No bytes at all make the decoder raise; what is long enough is a message."""
+    assert (pull_control(plaintext) is None) == (len(plaintext) < CONTROL_SIZE)
+
+
+@given(st.binary(max_size=1500))
+@example(b"\x01\xff")
+@example(b"\x02\x00\x03")
+def test_any_extension_block_is_read(block: bytes) -> None:
+    """A peer's extension block may hold any bytes; what is said of it stays within bounds."""
+    extensions = extensions_of(block)
+    assert len(extensions.software) <= SOFTWARE_MAX
+    assert extensions.software.isprintable()
+    assert len(extensions.confirm) <= 8
+    assert extensions.capabilities is None or extensions.capabilities in Capability(7)
+
+
+@given(EXTENSIONS, st.lists(st.tuples(st.integers(4, 255), st.binary(max_size=255)), max_size=3))
+def test_unknown_extensions_are_skipped(
+    extensions: Extensions, unknown: list[tuple[int, bytes]]
+) -> None:
+    """Types that we don't know, before the ones we do, change nothing."""
+    message = pull_control(BARE)
+    assert message is not None
+    known = {
+        1: b"" if extensions.capabilities is None else bytes([extensions.capabilities]),
+        2: extensions.software.encode(),
+        3: extensions.confirm,
+    }
+    records = unknown + [(kind, value) for kind, value in known.items() if value]
+    block = b"".join(bytes([kind, len(value)]) + value for kind, value in records)
+    assert extensions_of(block) == extensions
+    assert extensions_of(block + bytes(40)) == extensions
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (b"", Extensions()),
+        (bytes(45), Extensions()),
+        (b"\x01\x01\x05", Extensions(capabilities=Capability.AEGIS | Capability.TIMESTAMPS)),
+        (b"\x01\x02\xff\xff", Extensions(capabilities=Capability(7))),
+        (b"\x01\x00", Extensions(capabilities=Capability(0))),
+        (b"\x01\x02\x01", Extensions()),
+        (b"\x01\x01\x01\x02\xff\x61", Extensions(capabilities=Capability.AEGIS)),
+        (b"\x00\x01\x01\x01", Extensions()),
+        (b"\x02\x03a\x1bb", Extensions(software="a?b")),
+        (b"\x02\x02a\xff", Extensions(software="a�")),
+        (b"\x02\x50" + b"x" * 80, Extensions(software="x" * 64)),
+        (b"\x03\x0a0123456789", Extensions(confirm=b"01234567")),
+    ],
+)
+def test_extension_block(block: bytes, expected: Extensions) -> None:
+    """The block ends at type 0 or where a value runs over the end, and is cut to what we take."""
+    assert extensions_of(block) == expected
+
+
+def test_message_without_extensions_is_padded_with_zeros() -> None:
+    """What 0.3.4 would say is said in its way: 125 bytes and zeros."""
+    message = server_peer(extensions=Extensions()).message()
+    text = push_control(message, size=1472)
+    assert len(text) == 1450
+    assert text[CONTROL_SIZE:].strip(b"\0") == b""
+
+
+@given(st.integers(0, 1 << 62), st.integers(-(1 << 47), (1 << 47) - 1))
+@example(1 << 48, -1)
+@example((1 << 48) - 1, 1)
+def test_time_is_unwrapped(now: int, distance: int) -> None:
+    """A 48-bit time stands for the moment nearest to now, on either side of a wrap."""
+    field = (now + distance) & TIME_MASK
+    assert unwrap_time(field, now=now) == now + distance
+
+
+@given(st.integers(0, 1 << 62), st.integers(0, 20))
+def test_time_survives_the_wire(time: int, offset: int) -> None:
+    """A time is written in six bytes, little-endian, modulo 2^48, and nothing beside them."""
+    datagram = bytearray(b"\xaa" * 32)
+    push_time(datagram, offset, time)
+    assert pull_time(datagram, offset) == time % (1 << 48)
+    assert datagram[:offset] + datagram[offset + 6 :] == b"\xaa" * 26
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(1, "010000000000"), (0x060504030201, "010203040506"), (1 << 48, "00" * 6)],
+)
+def test_time_is_little_endian(time: int, expected: str) -> None:
+    """The lowest byte comes first, so that the flag bits are in the first byte."""
+    datagram = bytearray(6)
+    push_time(datagram, 0, time)
+    assert datagram.hex() == expected
