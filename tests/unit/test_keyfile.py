@@ -51,7 +51,7 @@ def test_a_file_open_to_others_is_refused_with_the_chmod_that_mends_it(
     )
 
 
-def test_no_chmod_is_advised_for_a_file_that_holds_no_key(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_key_had_better_stay_as_it_is(tmp_path: Path) -> None:
     path = key_file(tmp_path, content="root:x:0:0", mode=0o644)
     assert "chmod" not in refusal(path)
     assert "does not hold a key" in refusal(path)

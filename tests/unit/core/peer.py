@@ -1,16 +1,24 @@
 """A tunnel under test, and the other end of its wire made by hand, message by message."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from glorytun.core.address import Endpoint, PathId, pack_address
 from glorytun.core.batch import Batch
-from glorytun.core.crypto import CHACHA, KeyPair, capabilities, make_aead
+from glorytun.core.conversation import MARK
+from glorytun.core.crypto import (
+    CHACHA,
+    KeyPair,
+    capabilities,
+    make_aead,
+    session_key,
+    shared_secret,
+)
 from glorytun.core.events import Event
+from glorytun.core.exchange import Session
 from glorytun.core.settings import SECOND, CipherChoice, PathChange, PathState, Settings
-from glorytun.core.status import BadKind
+from glorytun.core.status import BadKind, PathStatus
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import (
     CONTROL_BIT,
@@ -63,6 +71,12 @@ def open_control(datagram: bytes) -> ControlMessage | None:
     plain = bytearray(len(datagram))
     assert make_aead(CHACHA, PSK).open(Batch.of(datagram), plain) == [True]
     return pull_control(plain[TIME_SIZE:-TAG_SIZE])
+
+
+def is_request(datagram: bytes) -> bool:
+    """Whether a datagram is a request."""
+    message = open_control(datagram)
+    return message is not None and message.is_request
 
 
 @dataclass(kw_only=True)
@@ -139,6 +153,62 @@ class Peer:
         self.tunnel.on_timeout(self.now)
         return self.take()
 
+    def session(self, public: bytes) -> Session:
+        """What our pair and the tunnel's public key agree on, as this side has it."""
+        shared = shared_secret(self.pair, public)
+        assert shared is not None
+        tx, rx = (
+            session_key(psk=PSK, shared=shared, receiver=receiver, sender=sender)
+            for receiver, sender in (
+                (public, self.pair.public),
+                (self.pair.public, public),
+            )
+        )
+        return Session(cipher=CHACHA, tx=make_aead(CHACHA, tx), rx=make_aead(CHACHA, rx))
+
+    def connect(self, **fields: Any) -> Session:
+        """Exchange keys, and let the tunnel find its MTU; the session that both now use."""
+        if self.tunnel.settings.client:
+            for _ in range(3):
+                requests = [d for d in self.tick(SECOND // 10) if is_request(d)]
+                for request in requests:
+                    self.reply(request, **fields)
+        else:
+            requests = self.say(**fields)
+            self.reply(requests[0], **fields)
+        message = open_control(requests[0])
+        assert message is not None
+        session = self.session(message.pkey)
+        self.send(session, MARK)
+        return session
+
+    def seal(self, session: Session, *packets: bytes) -> bytes:
+        """Datagrams of one packet each, one after the other."""
+        datagrams = b""
+        for packet in packets:
+            batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
+            assert session.seal(batch, self.now) is not None
+            datagrams += batch.buffer
+        return datagrams
+
+    def send(self, session: Session, packet: bytes, path: PathId | None = None) -> list[bytes]:
+        """The tunnel receives a packet; what it delivers."""
+        return self.receive(self.seal(session, packet), path)
+
+    def receive(self, datagram: bytes, path: PathId | None = None) -> list[bytes]:
+        """The tunnel receives a datagram; what it delivers."""
+        delivered = self.tunnel.receive(Batch.of(datagram), path or self.path, self.now)
+        return [bytes(row) for packets in delivered for row in packets.rows()]
+
+    @property
+    def status(self) -> PathStatus:
+        """How the tunnel says the path is doing."""
+        return next(
+            status
+            for status in self.tunnel.path_statuses()
+            if PathId(status.local, status.remote) == self.path
+        )
+
     def bad(self, kind: BadKind) -> int:
         """How many datagrams of a kind the tunnel has dropped."""
         return next(bad.count for bad in self.tunnel.bad_statuses() if bad.kind == kind)
@@ -147,15 +217,6 @@ class Peer:
         """The user changes the path; what is sent at once."""
         self.tunnel.set_path(self.path, PathChange(**change), self.now)
         return self.tick()
-
-    def wait_for(self, holds: Callable[[], bool], each: Callable[[bytes], object]) -> None:
-        """Let time pass, handing each datagram to `each`, until something holds."""
-        for _ in range(200):
-            for datagram in self.tick(SECOND // 10):
-                each(datagram)
-            if holds():
-                return
-        raise AssertionError("it never holds")
 
 
 def client_peer(**arguments: Any) -> Peer:
