@@ -18,7 +18,7 @@ from glorytun.core.crypto import (
 from glorytun.core.events import Event
 from glorytun.core.exchange import Session
 from glorytun.core.settings import SECOND, CipherChoice, PathChange, PathState, Settings
-from glorytun.core.status import BadKind, PathStatus
+from glorytun.core.status import BadKind, Condition, PathStatus
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import (
     CONTROL_BIT,
@@ -167,7 +167,7 @@ class Peer:
         return Session(cipher=CHACHA, tx=make_aead(CHACHA, tx), rx=make_aead(CHACHA, rx))
 
     def connect(self, **fields: Any) -> Session:
-        """Exchange keys, and let the tunnel find its MTU; the session that both now use."""
+        """Exchange keys and data, and let the tunnel find its MTU; the session both now use."""
         if self.tunnel.settings.client:
             for _ in range(3):
                 requests = [d for d in self.tick(SECOND // 10) if is_request(d)]
@@ -180,16 +180,15 @@ class Peer:
         assert message is not None
         session = self.session(message.pkey)
         self.send(session, MARK)
+        self.send(session, b"data")
+        self.take()
         return session
 
-    def seal(self, session: Session, *packets: bytes) -> bytes:
-        """Datagrams of one packet each, one after the other."""
-        datagrams = b""
-        for packet in packets:
-            batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
-            assert session.seal(batch, self.now) is not None
-            datagrams += batch.buffer
-        return datagrams
+    def seal(self, session: Session, packet: bytes) -> bytes:
+        """The datagram of a packet."""
+        batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
+        assert session.seal(batch, self.now) is not None
+        return bytes(batch.buffer)
 
     def send(self, session: Session, packet: bytes, path: PathId | None = None) -> list[bytes]:
         """The tunnel receives a packet; what it delivers."""
@@ -208,6 +207,10 @@ class Peer:
             for status in self.tunnel.path_statuses()
             if PathId(status.local, status.remote) == self.path
         )
+
+    def condition(self) -> Condition:
+        """How the path is doing."""
+        return self.status.condition
 
     def bad(self, kind: BadKind) -> int:
         """How many datagrams of a kind the tunnel has dropped."""
