@@ -2,17 +2,16 @@
 
 from typing import Any
 
-from glorytun.cli.values import (
-    looks_like_address,
+from glorytun.cli.values import looks_like_address, parse_file
+from glorytun.cli.words import Flag, Keyword, Options, Positional, Value
+from glorytun.config import (
+    BindOptions,
     looks_like_number,
     parse_address,
     parse_device,
-    parse_file,
     parse_host,
     parse_port,
 )
-from glorytun.cli.words import Flag, Keyword, Options, Positional, Value
-from glorytun.config import BindOptions
 from glorytun.core.settings import CipherChoice
 
 OPTIONS: Options = (

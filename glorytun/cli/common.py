@@ -2,8 +2,8 @@
 
 import json
 
-from glorytun.cli.values import parse_device
 from glorytun.cli.words import Flag, Keyword, Value
+from glorytun.config import parse_device
 
 DEVICE = Keyword(
     word="dev",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, cast
 
 from glorytun.cli import words
-from glorytun.cli.values import quote
+from glorytun.config import quote
 from glorytun.errors import GlorytunError, UsageError
 
 VERBS = {

@@ -4,15 +4,9 @@ from typing import Any
 
 from glorytun.cli.common import DEVICE, JSON, print_json
 from glorytun.cli.render import render_paths
-from glorytun.cli.values import (
-    looks_like_address,
-    parse_address,
-    parse_rate,
-    parse_share,
-    time_within,
-)
+from glorytun.cli.values import looks_like_address
 from glorytun.cli.words import Flag, Group, Keyword, Options, Positional, Value
-from glorytun.config import BEAT
+from glorytun.config import BEAT, parse_address, parse_rate, parse_share, time_within
 from glorytun.control.client import ask
 from glorytun.control.messages import Paths, SetPath
 from glorytun.core.address import pack_address

@@ -8,8 +8,8 @@ from glorytun.cli.values import (
     format_share,
     format_size,
     format_time,
-    format_traffic_class,
 )
+from glorytun.config import format_traffic_class
 
 _CIPHERS = {
     "aegis256": "AEGIS-256",

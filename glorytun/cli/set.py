@@ -3,9 +3,14 @@
 from typing import Any
 
 from glorytun.cli.common import DEVICE
-from glorytun.cli.values import parse_traffic_class, time_within
 from glorytun.cli.words import Keyword, Options, Value
-from glorytun.config import KEEPALIVE, KXTIMEOUT, TIMETOLERANCE
+from glorytun.config import (
+    KEEPALIVE,
+    KXTIMEOUT,
+    TIMETOLERANCE,
+    parse_traffic_class,
+    time_within,
+)
 from glorytun.control.client import ask
 from glorytun.control.messages import Set
 from glorytun.core.settings import SettingsChange

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from glorytun.cli.values import quote
+from glorytun.config import quote
 from glorytun.errors import UsageError
 
 
