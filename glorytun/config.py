@@ -5,11 +5,13 @@ A `parse_*` function raises ValueError whose message goes on after the word it w
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
-from glorytun.core.settings import SECOND, CipherChoice
+from glorytun.core.settings import SECOND, CipherChoice, PathSettings
 from glorytun.keyfile import looks_like_key
 
 DEFAULT_PORT = 5000
@@ -35,6 +37,64 @@ class BindOptions:
     cipher: CipherChoice = CipherChoice.AUTO
     persist: bool = False
     """Whether the TUN outlives the process."""
+
+
+class LocalKind(StrEnum):
+    """What `Local=` of a path names."""
+
+    INTERFACE = "interface"
+    GLOB = "glob"
+    """Every interface whose name matches (fnmatch)."""
+    ADDRESS = "address"
+
+
+class PathMode(StrEnum):
+    """What a path is for."""
+
+    BULK = "bulk"
+    REDUNDANT = "redundant"
+    """It carries copies of what goes over others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelConfig:
+    """What the [Tunnel] section of a configuration file says; times in µs."""
+
+    bind: str
+    """An address; `::` is all of IPv4 and IPv6."""
+    port: int
+    peer: str | None
+    """A name or an address; None: be a server."""
+    peer_port: int
+    keyfile: str | None
+    """None: `configfile.key_path` knows."""
+    cipher: CipherChoice
+    kxtimeout: int
+    timetolerance: int
+    keepalive: int
+    traffic_class: int
+    """The byte of the IP header (DSCP << 2)."""
+    firewall_mark: int
+    """Of every datagram (SO_MARK, socket(7)); 0 is none."""
+    reorder: str
+    """`off`, `auto` or a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathConfig:
+    """What a [Path] section says."""
+
+    local: str
+    kind: LocalKind
+    """What `local` is."""
+    peer: str | None
+    """Another name or address of the server; None: the tunnel's."""
+    settings: PathSettings
+    preference: int
+    mode: PathMode
+    cost: int
+    quota: int
+    """Bytes; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +123,13 @@ TIMETOLERANCE = Bounds(low=SECOND, high=86400 * SECOND, text="from 1s to 24h")
 TRAFFIC_CLASS = Bounds(low=0, high=255, text="from 0 to 255")
 LOSS_LIMIT = Bounds(low=0, high=255, text="from 0% to 100%")
 
+PREFERENCE = Bounds(low=0, high=127, text="from 0 to 127")
+COST = Bounds(low=0, high=10**6, text="from 0 to 1000000")
+QUOTA = Bounds(low=0, high=2**60, text="at most 1048576T")
+"""Bytes."""
+REORDER = Bounds(low=SECOND // 1000, high=SECOND, text="from 1ms to 1s")
+FIREWALL_MARK = Bounds(low=0, high=2**32 - 1, text="from 0 to 0xffffffff")
+
 LOWEST_RATE = 1000
 """bytes/s; the control messages alone take 4400."""
 HIGHEST_RATE = 10**12
@@ -85,9 +152,43 @@ def is_device_name(name: str) -> bool:
     )
 
 
-_RATE_UNITS = {"": 1, "kbit": 125, "mbit": 125_000, "gbit": 125_000_000}
-_TIME_UNITS = {"": SECOND, "s": SECOND, "ms": 1000, "m": 60 * SECOND, "h": 3600 * SECOND}
-_NUMBER = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?([a-z%]*)", re.ASCII)
+_RATE_UNITS = {"kbit": 125, "mbit": 125_000, "gbit": 125_000_000}
+_RATE_SPELLINGS = {"": 1, **_RATE_UNITS, **{f"{unit}/s": n for unit, n in _RATE_UNITS.items()}}
+
+_TIME_UNITS = {
+    "d": 86400 * SECOND,
+    "h": 3600 * SECOND,
+    "min": 60 * SECOND,
+    "s": SECOND,
+    "ms": SECOND // 1000,
+    "us": 1,
+}
+"""The largest first."""
+_TIME_SPELLINGS = {
+    **_TIME_UNITS,
+    **dict.fromkeys(("usec", "µs", "μs"), _TIME_UNITS["us"]),
+    "msec": _TIME_UNITS["ms"],
+    **dict.fromkeys(("", "sec", "second", "seconds"), _TIME_UNITS["s"]),
+    **dict.fromkeys(("m", "minute", "minutes"), _TIME_UNITS["min"]),
+    **dict.fromkeys(("hr", "hour", "hours"), _TIME_UNITS["h"]),
+    **dict.fromkeys(("day", "days"), _TIME_UNITS["d"]),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * _TIME_UNITS["d"]),
+}
+"""As systemd.time(7) has them; 0.3.4 knows `m`."""
+_TIME_PART = re.compile(r"[0-9.]+\s*[a-zµμ]+\s*")
+
+_SIZE_UNITS = {
+    unit: base**power
+    for power, letter in enumerate("kmgt", 1)
+    for unit, base in ((f"{letter}b", 1000), (letter, 1024), (f"{letter}ib", 1024))
+}
+_SIZE_SPELLINGS = {"": 1, "b": 1, **_SIZE_UNITS}
+"""The bare letters count as they do in systemd's files (systemd.resource-control(5))."""
+
+_NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\s*([a-zµμ/%]*)")
+_MARK = re.compile(r"0x[0-9a-fA-F]{1,8}|[0-9]{1,10}")
+_LONGEST = 100
+"""Characters of a number with its units."""
 
 _TRAFFIC_CLASSES = {
     **{f"CS{n}": n << 5 for n in range(8)},  # RFC 2474 4.2.2
@@ -98,26 +199,43 @@ _TRAFFIC_CLASSES = {
 _DIGITS_AND_DOTS = re.compile(r"[0-9.]+", re.ASCII)
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 """As DNS allows (RFC 1123 2.1), and the underscore that some have."""
+_BROADCAST = IPv4Address("255.255.255.255")
+_GLOB = re.compile(r"[^\s/:]+")
 
 
 def parse_rate(text: str) -> int:
     """bytes/s; 0 = no ceiling."""
-    rate = _scaled(text, _RATE_UNITS)
+    rate = _scaled(text, _RATE_SPELLINGS)
     if rate is None:
         raise ValueError("is no rate: bytes/s, or a number with kbit, mbit or gbit as in 20mbit")
     return check_rate(rate)
+
+
+def write_rate(rate: int) -> str:
+    """What `parse_rate` takes for this rate."""
+    return _exact(rate, _RATE_UNITS)
 
 
 def time_within(bounds: Bounds) -> Callable[[str], int]:
     """A parser of times, which returns µs."""
 
     def parse(text: str) -> int:
-        time = _scaled(text, _TIME_UNITS)
+        time = _parse_time(text.strip().lower())
         if time is None:
-            raise ValueError("is no time: seconds, or a number with ms, s, m or h as in 200ms")
+            raise ValueError("is no time: seconds, or as in 200ms, 10min, 1h 30min")
         return bounds.check(time)
 
     return parse
+
+
+def write_time(time: int) -> str:
+    """The time, µs, as systemd writes it: `1h 30min`."""
+    parts = []
+    for unit, size in _TIME_UNITS.items():
+        number, time = divmod(time, size)
+        if number:
+            parts.append(f"{number}{unit}")
+    return " ".join(parts) or "0"
 
 
 def parse_share(text: str) -> int:
@@ -126,6 +244,54 @@ def parse_share(text: str) -> int:
     if share is None:
         raise ValueError("is no percentage: a number from 0 to 100 as in 30%")
     return LOSS_LIMIT.check(share)
+
+
+def write_share(share: int) -> str:
+    """The percentage that `parse_share` takes for this share of 255."""
+    percent = round(share * 100 / 255)
+    exact = parse_share(str(percent)) == share
+    return f"{percent}%" if exact else f"{share * 100 / 255:.1f}%"
+
+
+def parse_size(text: str) -> int:
+    """Bytes."""
+    size = _scaled(text, _SIZE_SPELLINGS)
+    if size is None:
+        raise ValueError("is no size: bytes, or a number with K, M, G, T or kB, MB, GB, TB")
+    return QUOTA.check(size)
+
+
+def write_size(size: int) -> str:
+    """What `parse_size` takes for this size."""
+    return _exact(size, _SIZE_UNITS).upper()
+
+
+def parse_mark(text: str) -> int:
+    """A firewall mark."""
+    if not _MARK.fullmatch(text):
+        raise ValueError("is no mark: a number such as 42 or 0x2a")
+    # Not with base 0, which takes no leading zeros.
+    return FIREWALL_MARK.check(int(text, 16 if text.startswith("0x") else 10))
+
+
+def number_within(bounds: Bounds) -> Callable[[str], int]:
+    """A parser of whole numbers."""
+
+    def parse(text: str) -> int:
+        if not looks_like_number(text) or len(text) > 10:
+            raise ValueError(f"is no whole number {bounds.text}")
+        return bounds.check(int(text))
+
+    return parse
+
+
+def parse_reorder(text: str) -> str:
+    """`off`, `auto` or a time, in its usual spelling."""
+    if text in ("off", "auto"):
+        return text
+    if _parse_time(text.strip().lower()) is None:
+        raise ValueError("is neither off nor auto nor a time such as 50ms")
+    return write_time(time_within(REORDER)(text))
 
 
 def parse_port(text: str) -> int:
@@ -145,11 +311,50 @@ def parse_address(text: str) -> str:
 
 def parse_host(text: str) -> str:
     """An address, or a name that is resolved later."""
-    if ":" in text or _DIGITS_AND_DOTS.fullmatch(text):
+    if is_numeric(text):
         _packed(text)
+        _, percent, interface = text.partition("%")
+        if percent and not is_device_name(interface):
+            raise ValueError("has no name of an interface after the %")
     elif len(text) > 253 or not _HOST_NAME.fullmatch(text):
         raise ValueError("is neither an address nor a name")
     return text
+
+
+def is_numeric(host: str) -> bool:
+    """Whether a host can only be meant as an address, right or wrong."""
+    return ":" in host or _DIGITS_AND_DOTS.fullmatch(host) is not None
+
+
+def parse_peer(text: str) -> str:
+    """An address of one host, or a name that is resolved later."""
+    host = parse_host(text)
+    if is_numeric(host):
+        _check_unicast(_packed(host))
+    return host
+
+
+def parse_local(text: str) -> str:
+    """An address of one host, or the name of an interface, or a glob that matches such names."""
+    match local_kind(text):
+        case LocalKind.ADDRESS:
+            address = parse_address(text)
+            _check_unicast(pack_address(address))
+            return address
+        case LocalKind.GLOB:
+            if len(text) > _LONGEST or not text.isprintable() or not _GLOB.fullmatch(text):
+                raise ValueError("is no glob of interfaces, such as wwan*")
+        case LocalKind.INTERFACE:
+            if not is_device_name(text):
+                raise ValueError("is no address, and no name or glob of interfaces")
+    return text
+
+
+def local_kind(text: str) -> LocalKind:
+    """What `Local=` can only be meant as."""
+    if is_numeric(text):
+        return LocalKind.ADDRESS
+    return LocalKind.GLOB if any(char in "*?[" for char in text) else LocalKind.INTERFACE
 
 
 def parse_traffic_class(text: str) -> int:
@@ -175,6 +380,15 @@ def format_traffic_class(traffic_class: int) -> str:
     return names.get(traffic_class, str(traffic_class))
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like one that isn't; case doesn't count."""
+    from difflib import get_close_matches  # needed only here
+
+    spellings = {name.lower(): name for name in sorted(known)}
+    near = get_close_matches(word[:60].lower(), spellings, n=1, cutoff=0.5)
+    return spellings[near[0]] if near else None
+
+
 def looks_like_number(word: str) -> bool:
     """Whether a word has digits only."""
     return word.isascii() and word.isdigit()
@@ -192,6 +406,28 @@ def _packed(text: str) -> bytes:
         return pack_address(text)
     except ValueError:
         raise ValueError("is no IPv4 or IPv6 address") from None
+
+
+def _check_unicast(packed: bytes) -> None:
+    address = ip_address(format_address(packed))
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
+        raise ValueError("is not the address of one host")
+
+
+def _parse_time(text: str) -> int | None:
+    """A number that is seconds, or a sum of numbers with units; None when it is neither."""
+    parts = _TIME_PART.findall(text) if len(text) <= _LONGEST else []
+    if not parts or "".join(parts) != text:
+        return _scaled(text, _TIME_SPELLINGS)
+    times = [_scaled(part.strip(), _TIME_SPELLINGS) for part in parts]
+    return None if None in times else sum(time for time in times if time is not None)
+
+
+def _exact(number: int, units: dict[str, int]) -> str:
+    """A number in the largest unit of which it is a multiple."""
+    fits = {number // n: unit for unit, n in reversed(units.items()) if number % n == 0}
+    count = min(fits, default=number) if number else 0
+    return f"{count}{fits.get(count, '') if number else ''}"
 
 
 def _scaled(text: str, units: dict[str, int], *, divisor: int = 1) -> int | None:

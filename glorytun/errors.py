@@ -4,6 +4,7 @@ Every message says what, where, and what to do next, and never holds a secret.
 
     GlorytunError          anything a user can cause and mend; `hint` says how
     ├── UsageError         a command that can't be understood            (exit status 2)
+    ├── ConfigError        a configuration file that can't be used; lists all that is wrong
     ├── KeyFileError       a key file that is missing, unsafe or malformed
     ├── ResolveError       a name that does not resolve to an address
     ├── DeviceError        a TUN device that can't be opened or set up
@@ -33,6 +34,15 @@ class UsageError(GlorytunError):
     """A command line that can't be understood."""
 
     exit_status = 2
+
+
+class ConfigError(GlorytunError):
+    """A configuration file that can't be used: one problem or all of them, over several lines."""
+
+    def __init__(self, message: str, *, hint: str = "", problems: tuple[object, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+        """Each `configfile.Problem`, warnings too; empty when the file can't be read."""
 
 
 class KeyFileError(GlorytunError):

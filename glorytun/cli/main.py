@@ -8,10 +8,12 @@ from typing import Any, NoReturn, Protocol, cast
 
 from glorytun.cli import words
 from glorytun.config import quote
-from glorytun.errors import GlorytunError, UsageError
+from glorytun.errors import ConfigError, GlorytunError, UsageError
 
 VERBS = {
     "bind": "run a tunnel",
+    "run": "run a tunnel as its configuration file says",
+    "check": "check a configuration file, and show what it means",
     "show": "show a running tunnel and its paths",
     "list": "list the running tunnels",
     "path": "list the paths of a tunnel, or change one",
@@ -98,7 +100,11 @@ def _help(name: str, verb: Verb) -> str:
 
 def _complain(error: GlorytunError) -> int:
     """Say on one line what is wrong, even if a file name breaks lines."""
-    print("glorytun:", " ".join(str(error).split()), file=sys.stderr)
+    if isinstance(error, ConfigError) and error.problems:
+        # It points at places in a file, over lines of its own.
+        print(error, file=sys.stderr)
+    else:
+        print("glorytun:", " ".join(str(error).split()), file=sys.stderr)
     return error.exit_status
 
 

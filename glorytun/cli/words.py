@@ -6,9 +6,9 @@ word come from that table.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, TypeGuard, assert_never
 
-from glorytun.config import quote
+from glorytun.config import nearest, quote
 from glorytun.errors import UsageError
 
 
@@ -31,6 +31,8 @@ class Positional:
     """A value known by its shape alone."""
 
     value: Value
+    needed: str = ""
+    """What to do when it is missing; empty: it may be."""
     help: str
 
 
@@ -121,12 +123,9 @@ class _Parser:
             if not self._take_one(self._options):
                 raise self._unknown_word()
         for option in self._options:
-            if (
-                isinstance(option, Keyword)
-                and option.needed
-                and option.value.key not in self._found
-            ):
-                raise UsageError(f"a {option.word} is needed", hint=option.needed)
+            if _is_needed(option) and option.value.key not in self._found:
+                word = option.word if isinstance(option, Keyword) else option.value.name
+                raise UsageError(f"a {word} is needed", hint=option.needed)
         return self._found
 
     def _take_one(self, options: Options) -> bool:
@@ -213,10 +212,12 @@ class _Parser:
 
 def did_you_mean(word: str, known: set[str]) -> str:
     """The known word nearest to one that isn't, ready to be appended to an error."""
-    from difflib import get_close_matches  # needed only here
+    near = nearest(word, known)
+    return f": did you mean {near!r}?" if near else ""
 
-    near = get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else ""
+
+def _is_needed(option: Option) -> TypeGuard[Positional | Keyword]:
+    return isinstance(option, Positional | Keyword) and bool(option.needed)
 
 
 def _usage_parts(options: Options) -> Iterator[str]:
@@ -227,8 +228,7 @@ def _usage_parts(options: Options) -> Iterator[str]:
     for option in options:
         if not isinstance(option, Flag):
             part = _synopsis(option)
-            needed = isinstance(option, Keyword) and option.needed
-            yield part if needed else f"[{part}]"
+            yield part if _is_needed(option) else f"[{part}]"
         elif option.key in flags:
             yield f"[{'|'.join(flags.pop(option.key))}]"
 

@@ -86,7 +86,7 @@ def test_hosts_are_addresses_or_names(host: str) -> None:
     [
         (
             config.parse_rate,
-            ["", "mbit", "1mb", "-1", "1e6", "1.mbit", ".5mbit", "1 mbit", "1%", "٣", "1" * 99],
+            ["", "mbit", "1mb", "-1", "1e6", "1.mbit", ".5mbit", "20M", "1/s", "1%", "٣", "1" * 99],
             "is no rate: bytes/s, or a number with kbit, mbit or gbit as in 20mbit",
         ),
         (
@@ -96,10 +96,14 @@ def test_hosts_are_addresses_or_names(host: str) -> None:
         ),
         (
             config.time_within(BEAT),
-            ["", "ms", "1d", "-1s", "1mbit", "nan", "inf"],
-            "is no time: seconds, or a number with ms, s, m or h as in 200ms",
+            ["", "ms", "1y", "-1s", "1mbit", "nan", "inf", "1min 30", "1s " * 99],
+            "is no time: seconds, or as in 200ms, 10min, 1h 30min",
         ),
-        (config.time_within(BEAT), ["0", "9ms", "11s", "999999999h"], "must be from 10ms to 10s"),
+        (
+            config.time_within(BEAT),
+            ["0", "9ms", "11s", "1d", "999999999h"],
+            "must be from 10ms to 10s",
+        ),
         (
             config.parse_share,
             ["", "%", "1s", "30%%", "-1"],
@@ -117,6 +121,32 @@ def test_hosts_are_addresses_or_names(host: str) -> None:
             "is no IPv4 or IPv6 address",
         ),
         (config.parse_address, ["fe80::1%eth0"], "names an interface, which has no place here"),
+        (
+            config.parse_host,
+            ["fe80::1%a\x1b", "fe80::1%a b"],
+            "has no name of an interface after the %",
+        ),
+        (
+            config.parse_peer,
+            ["::", "0.0.0.0", "ff02::1%eth0", "224.0.0.1", "255.255.255.255"],
+            "is not the address of one host",
+        ),
+        (
+            config.parse_local,
+            ["wan*\u202e", "*" * 101, "a/*"],
+            "is no glob of interfaces, such as wwan*",
+        ),
+        (
+            config.parse_size,
+            ["", "G", "1X", "-1", "1kbit"],
+            "is no size: bytes, or a number with K, M, G, T or kB, MB, GB, TB",
+        ),
+        (config.parse_size, ["1048577T"], "must be at most 1048576T"),
+        (
+            config.parse_mark,
+            ["", "-1", "0x", "2a", "0x100000000"],
+            "is no mark: a number such as 42 or 0x2a",
+        ),
         (config.parse_host, ["10.0.0.256", "10.1", "1:2"], "is no IPv4 or IPv6 address"),
         (
             config.parse_host,

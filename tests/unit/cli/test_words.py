@@ -152,7 +152,7 @@ SEE = {name: f" (see `glorytun {name} help`)" for name in OPTIONS}
         ("path 10.0.0.1 rate 20mbit", "'rate' needs one of fixed, auto, tx, rx"),
         ("path 10.0.0.1 rate tx rx 1mbit", "'tx' needs a value, RATE, before the word 'rx'"),
         ("path 10.0.0.1 rate tx 1mb", "tx '1mb' is no rate: bytes/s, or a number with kbit,"),
-        ("path 10.0.0.1 beat 1d", "beat '1d' is no time: seconds, or a number with ms, s, m or h"),
+        ("path 10.0.0.1 beat 1y", "beat '1y' is no time: seconds, or as in 200ms"),
         ("path 10.0.0.1 losslimit 101%", "losslimit '101%' must be from 0% to 100%"),
         ("set tc FE", "tc 'FE' is no traffic class: CS0 to CS7, AF11 to AF43 or EF"),
     ],
