@@ -66,6 +66,19 @@ def run(
     return result
 
 
+def within(namespace: str, work: Callable[[], _T]) -> _T:
+    """Call `work` in a thread that is in a network namespace: setns(2) moves one thread only."""
+
+    def enter() -> _T:
+        with open(namespace) as file:
+            if _libc.setns(file.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        return work()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter).result()
+
+
 @dataclass(frozen=True, slots=True)
 class Ping:
     """What ``ping`` counted."""
@@ -135,16 +148,8 @@ class Host:
         self.within(lambda: Path("/proc/sys/net", name).write_text(str(value)))
 
     def within(self, work: Callable[[], _T]) -> _T:
-        """Call `work` in a thread that is in the namespace: setns(2) moves one thread only."""
-
-        def enter() -> _T:
-            with open(f"/run/netns/{self.netns}") as namespace:
-                if _libc.setns(namespace.fileno(), _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
-            return work()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(enter).result()
+        """Call `work` in a thread that is in the namespace."""
+        return within(f"/run/netns/{self.netns}", work)
 
     def socket(self, family: Family, kind: socket.SocketKind) -> socket.socket:
         """A socket of the namespace, for use in the test's own process."""

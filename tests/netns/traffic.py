@@ -9,12 +9,19 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from tests.netns.topology import Family, Host
+from tests.netns.topology import Family
 from tests.netns.wait import wait_for
 
 _HEADER = struct.Struct("!Q")
+
+
+class Host(Protocol):
+    """Where traffic begins or ends: a network namespace."""
+
+    def socket(self, family: Family, kind: socket.SocketKind) -> socket.socket:
+        """A socket of it."""
 
 
 @dataclass(slots=True)

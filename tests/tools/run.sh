@@ -17,6 +17,8 @@ nftables                nft: cuts links without a sign
 packages_test="$packages_demo
 iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
+mmdebstrap              makes clean Debian 12 and 13 systems
+systemd-container       boots them
 "
 
 say() { printf '%s\n' "$*" >&2; }
