@@ -18,6 +18,8 @@ from tests.lab.node import nodes
 from tests.lab.tunnel import Pair, booted, up
 
 _HERE = Path(__file__).parent
+LONGEST = 90
+"""Seconds that a test may take."""
 _TOOLS = ("systemd-nspawn", "systemd-sysusers", "mmdebstrap", "unshare", "nsenter", "setpriv", "ip")
 
 
@@ -42,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.lab)
+        # Without its fixtures: the first one may have to download and unpack a system, and each
+        # step of that has its own limit.
+        item.add_marker(pytest.mark.timeout(LONGEST, func_only=True))
         if missing():
             item.add_marker(pytest.mark.skip(reason=f"booted systems: {missing()}"))
 

@@ -73,7 +73,7 @@ IPv6AcceptRA=no
 
 
 def tun_files(role: Role) -> Iterator[tuple[str, str]]:
-    """Paths and texts of networkd's files for the TUN, as docs/networkd.md has them."""
+    """Paths and texts of networkd's files for the TUN."""
     device = f"""[NetDev]
 Name={TUNNEL}
 Kind=tun

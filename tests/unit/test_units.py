@@ -66,10 +66,8 @@ def test_the_user_of_the_service_is_made() -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 def test_exposure_is_low() -> None:
+    words = ("security", "--offline=yes", "--no-pager", f"--threshold={MOST_EXPOSURE * 10:.0f}")
     result = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager"]
-        + [f"--threshold={MOST_EXPOSURE * 10:.0f}", str(SERVICE)],
-        capture_output=True,
-        text=True,
+        ["systemd-analyze", *words, str(SERVICE)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
