@@ -139,16 +139,14 @@ def test_answer_that_comes_too_late_mends_the_search() -> None:
     assert link.settle() == 1460
 
 
-def test_given_up_size_is_looked_at_again() -> None:
+def test_given_up_sizes_are_looked_at_again() -> None:
     """An answer larger than all that is left to be tried opens the search up to the top."""
-    search = MtuSearch()
-    while search.probe == PROBE_MAX:
-        search.on_requests_sent(NOW)
-        search.on_answer(REQUEST_SIZE, sent_at=NOW, now=NOW)
-        if search.is_too_big():
-            search.on_too_big(NOW)
-    assert search.on_answer(PROBE_MAX, sent_at=NOW, now=NOW)
-    assert search.size == PROBE_MAX
+    link = Link(size=REQUEST_SIZE)
+    while link.search.probe >= PROBE_MIN:
+        link.step()
+    assert not link.search.on_answer(1400, sent_at=NOW, now=link.now)
+    link.size = 1450
+    assert link.settle() == 1450
 
 
 def test_silence_settles_nothing() -> None:

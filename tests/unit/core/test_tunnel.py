@@ -6,7 +6,7 @@ import pytest
 
 from glorytun.core.address import PathId
 from glorytun.core.batch import Batch
-from glorytun.core.crypto import CHACHA, make_aead
+from glorytun.core.crypto import CHACHA, KeyPair, make_aead
 from glorytun.core.events import (
     DatagramsDropped,
     KeysExchanged,
@@ -238,7 +238,7 @@ def test_data_under_the_replaced_key() -> None:
     """While keys change, data is opened under the old key and the new one; later the new only."""
     peer = server_peer()
     old = peer.connect()
-    peer.pair = type(peer.pair)(b"n" * 32)
+    peer.pair = KeyPair(b"n" * 32)
     peer.now += SECOND
     peer.say()
     new = peer.connect()
@@ -248,6 +248,9 @@ def test_data_under_the_replaced_key() -> None:
         peer.seal(old, b"1"), peer.seal(new, b"2"), peer.seal(old, b"3"), peer.seal(new, b"4")
     )
     assert rows(peer.tunnel.receive(batch, peer.path, peer.now)) == [b"1", b"2", b"3", b"4"]
+    peer.pair = KeyPair(b"o" * 32)
+    peer.say()
+    assert peer.send(old, b"last of three") == [b"last of three"]
     bad = peer.bad(BadKind.DECRYPT)
     peer.tick(LAST_KEPT)
     assert peer.send(old, b"old") == []
@@ -369,20 +372,22 @@ def test_kernel_refuses_a_probe() -> None:
     assert 1302 <= len(peer.tick(SECOND // 10)[1]) < 1472
 
 
-def test_kernel_refuses_all_but_one_size() -> None:
-    """The search may end with a refusal, and that is an event."""
+@pytest.mark.parametrize("largest", [1302, 1303, 1400, 1401])
+def test_kernel_refuses_what_is_too_long(largest: int) -> None:
+    """The search may end with a refusal as with an answer, and either is an event."""
     peer = client_peer()
     [request] = peer.tick()
     peer.reply(request)
     for _ in range(30):
         for request in peer.tick(SECOND // 10):
-            if len(request) > 1302:
+            if len(request) > largest:
                 peer.tunnel.on_too_big(peer.path, len(request), peer.now)
             else:
                 peer.reply(request)
     peer.take()
-    assert peer.status.mtu == 1280
-    assert PathMtuFound(path=peer.path, mtu=1280) in peer.events
+    assert peer.status.mtu == largest - OVERHEAD
+    found = [event.mtu for event in peer.events if isinstance(event, PathMtuFound)]
+    assert found == [largest - OVERHEAD]
     assert peer.condition() == Condition.RUNNING
 
 
