@@ -10,12 +10,12 @@ from dataclasses import replace
 from glorytun.core import crypto
 from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import Batch
-from glorytun.core.events import KeysExchanged, PathMtuFound, PathStateSet, PeerStopped
+from glorytun.core.events import KeysExchanged, PathStateSet, PeerStopped
 from glorytun.core.exchange import KeyExchange, Session
-from glorytun.core.mtu import PROBE_FLOOR
+from glorytun.core.mtu import PROBE_FLOOR, PROBE_MAX
 from glorytun.core.nonce import TimeField
 from glorytun.core.outbox import Outbox, Outgoing
-from glorytun.core.path import BEAT_MAX, BEAT_MIN, MTU_MAX, Path
+from glorytun.core.path import BEAT_MAX, BEAT_MIN, Path
 from glorytun.core.paths import Paths
 from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.replay import ControlWindow
@@ -62,7 +62,9 @@ class Conversation:
         exchange: KeyExchange,
         paths: Paths,
         outbox: Outbox,
+        now: int,
     ) -> None:
+        self._started_at = now
         self.settings = settings
         self._ours = ours
         self._software = software
@@ -72,10 +74,11 @@ class Conversation:
         self._aead = crypto.make_aead(crypto.CHACHA, psk)
         self._times = TimeField.for_control(client=settings.client)
         self._window = ControlWindow()
+        self._plain = bytearray(0)
         self.sent_time = 0
         """The time of our newest message."""
-        self._echoed = 0
-        """The newest of our times that the peer has answered."""
+        self._echoed = now
+        """The newest of our times that the peer has answered; none of before we started."""
         self._challenge_at = 0
         self.peer = Extensions()
         """What the peer said of itself."""
@@ -94,7 +97,9 @@ class Conversation:
         if size < CONTROL_DATAGRAM_SIZE:
             self._outbox.drop(BadKind.SIZE, source, now)
             return None
-        plain = bytearray(len(datagram.buffer))
+        plain = self._plain
+        if len(plain) < len(datagram.buffer):
+            plain = self._plain = bytearray(len(datagram.buffer))
         if not self._aead.open(datagram, plain)[0]:
             self._outbox.drop(BadKind.DECRYPT, source, now)
             return None
@@ -105,9 +110,9 @@ class Conversation:
             return None
         if not self.is_timely(time, source, now):
             # The answer tells a client whose clock is wrong by how much.
-            self._challenge(message, time, path_id, now)
+            self._challenge(message, time, path_id, size=size, now=now)
             return None
-        if not self._admit(message, time, path_id, now):
+        if not self._admit(message, time, path_id, size=size, now=now):
             return None
         path = self._path_of(message, path_id, now)
         if path is not None:
@@ -125,7 +130,9 @@ class Conversation:
         self._outbox.drop(BadKind.DIFFTIME, source, now, clock_offset=offset)
         return False
 
-    def _admit(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> bool:
+    def _admit(
+        self, message: ControlMessage, time: int, path_id: PathId, *, size: int, now: int
+    ) -> bool:
         """Whether a message is new: not a replay, and not one of ours sent back to us."""
         echo = unwrap_time(message.sent_time, now=now)
         fresh = (
@@ -134,24 +141,37 @@ class Conversation:
             and now - echo <= FRESH_MAX
         )
         is_mine = self._exchange.is_mine(message.pkey)
+        before = self._window.newest
         if not is_mine and self._window.admit(time, fresh=fresh):
+            if self._window.newest < before:
+                self._forget_wishes()
             return True
-        self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
-        if not is_mine and self._window.is_doubtful(time):
-            self._challenge(message, time, path_id, now)
+        is_doubtful = not is_mine and self._window.is_doubtful(time)
+        if before or not is_doubtful:
+            self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
+        if is_doubtful:
+            self._challenge(message, time, path_id, size=size, now=now)
         return False
 
-    def _challenge(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> None:
-        """The server's: answer a request of a wrong time, without believing it.
+    def _forget_wishes(self) -> None:
+        """The peer's clock was set back: no wish of before is newer than those to come."""
+        for path in self._paths:
+            path.settings_at = 0
 
-        It may be a replay, or come from a client whose clock is wrong or was set back: only the
-        latter can answer this answer, and that proves it.
+    def _challenge(
+        self, message: ControlMessage, time: int, path_id: PathId, *, size: int, now: int
+    ) -> None:
+        """The server's: answer a request that can't be believed by its time alone.
+
+        It may be a replay, or come from a client that we hear for the first time, or whose clock
+        is wrong or was set back: only the latter can answer this answer, and that proves it.
         """
         if self._client or not message.is_request or now < self._challenge_at:
             return
         self._challenge_at = now + CHALLENGE_INTERVAL
         path = self._paths.get(path_id) or Path(path_id, PathSettings(), client=False)
-        self._send(path, now, answered=message, answered_time=time)
+        size = min(size, REQUEST_SIZE)
+        self._send(path, now, answered=message, answered_time=time, size=size)
 
     def _path_of(self, message: ControlMessage, path_id: PathId, now: int) -> Path | None:
         """The path a message came on; a server makes it for the first one from a new address."""
@@ -161,7 +181,7 @@ class Conversation:
         if self._client or message.state == PathState.DOWN or not self._paths.make_room(now):
             self._outbox.drop(BadKind.PATH, path_id.remote, now)
             return None
-        return self._paths.add(path_id, PathSettings())
+        return self._paths.add(path_id, PathSettings(), after=self._started_at)
 
     def _heard(
         self, path: Path, message: ControlMessage, *, size: int, time: int, now: int
@@ -199,7 +219,9 @@ class Conversation:
         """Take the key of the peer's newest message; False when it can't be used."""
         exchange = self._exchange
         if not self._client:
-            return exchange.heard_client(message, now)
+            # Half of it: with equal timeouts ours is a little younger when the client's is due.
+            renew_after = self.settings.kxtimeout // 2
+            return exchange.heard_client(message, now, renew_after=renew_after)
         if message.is_request:
             return True
         before = exchange.sending
@@ -212,17 +234,25 @@ class Conversation:
     def _heard_reply(
         self, path: Path, message: ControlMessage, *, size: int, time: int, echo: int, now: int
     ) -> None:
-        self._echoed = max(self._echoed, min(echo, self.sent_time))
+        if not path.after < echo <= self.sent_time or now - echo > ECHO_MAX:
+            return  # It answers nothing that we sent since the path began.
+        self._echoed = max(self._echoed, echo)
+        trip = max(0, now - echo)
         path.heard_reply()
         path.rx_loss = message.loss
-        if 0 <= now - echo <= ECHO_MAX:
-            path.rtt.add(now - echo)
-            path.heard_totals(sent=message.fw_total, received=message.rx_total)
-            path.estimator.add(at=time, delay=time - echo, received=message.rx_bytes)
-            path.apply_rate()
-        if path.search is not None and path.search.on_answer(size, sent_at=echo, now=now):
-            path.request_now()  # The server waits to be told, even when we are idle.
-            self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
+        path.rtt.add(trip)
+        path.heard_totals(sent=message.fw_total, received=message.rx_total)
+        path.estimator.add(
+            sent_at=echo,
+            sent=message.fw_bytes,
+            at=time,
+            received=message.rx_bytes,
+            trip=trip,
+        )
+        path.apply_rate()
+        if path.search is not None:
+            path.search.on_answer(size, sent_at=echo, now=now)
+            self._paths.report_mtu(path)
 
     def _heard_request(self, path: Path, message: ControlMessage, time: int) -> None:
         """The server's: what the client wishes for this path, unless a newer wish is known."""
@@ -241,9 +271,9 @@ class Conversation:
             beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
             loss_limit=message.loss_limit,
         )
-        path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= MTU_MAX else 0
+        path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= PROBE_MAX else 0
         if PathState.DOWN in (old.state, path.settings.state) and path.settings.state != old.state:
-            path.start_anew()
+            path.start_anew(self.sent_time)
         path.apply_rate()
         if path.settings.state != old.state:
             self._outbox.events.append(PathStateSet(path=path.id, state=path.settings.state))

@@ -197,14 +197,15 @@ def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | 
 
 
 def _push_extensions(extensions: Extensions, room: int) -> bytes:
-    values = {
-        _EXTENSION_CONFIRM: extensions.confirm,
-        _EXTENSION_SOFTWARE: extensions.software.encode()[:SOFTWARE_MAX],
-    }
-    if extensions.capabilities is not None:
-        values[_EXTENSION_CAPABILITIES] = bytes([extensions.capabilities])
+    """The most important first: what doesn't fit is left out."""
+    known = extensions.capabilities
+    values = (
+        (_EXTENSION_CAPABILITIES, b"" if known is None else bytes([known])),
+        (_EXTENSION_CONFIRM, extensions.confirm),
+        (_EXTENSION_SOFTWARE, extensions.software.encode()[:SOFTWARE_MAX]),
+    )
     block = b""
-    for kind, value in sorted(values.items()):
+    for kind, value in values:
         if value and len(block) + 2 + len(value) <= room:
             block += bytes([kind, len(value)]) + value
     return block
