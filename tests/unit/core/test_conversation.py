@@ -22,7 +22,7 @@ from glorytun.core.events import (
 from glorytun.core.path import BEAT_MAX, BEAT_MIN
 from glorytun.core.paths import PATHS_MAX
 from glorytun.core.rate import RATE_UNLIMITED
-from glorytun.core.settings import SECOND, PathState, SettingsChange
+from glorytun.core.settings import SECOND, PathChange, PathState, SettingsChange
 from glorytun.core.status import BadKind, Condition
 from glorytun.core.wire import (
     CONTROL_BIT,
@@ -48,6 +48,7 @@ from tests.unit.core.peer import (
     open_control,
     seal_control,
     server_peer,
+    unknown_peer,
 )
 from tests.unit.core.test_wire import MESSAGES
 
@@ -107,15 +108,16 @@ def test_totals_leave_out_what_is_answered() -> None:
     """As in 0.3.4, a reply doesn't count the request that it answers, nor itself."""
     peer = server_peer()
     first = opened(peer.say(size=200)[0])
-    assert (first.rx_bytes, first.rx_total, first.tx_bytes, first.tx_total) == (0, 0, 0, 0)
+    assert (first.rx_bytes, first.rx_total) == (REQUEST_SIZE, 1), "the reply that made the path"
+    assert (first.tx_bytes, first.tx_total) == (0, 0)
     second = opened(peer.say(size=300)[0])
-    assert (second.rx_bytes, second.rx_total) == (200, 1)
+    assert (second.rx_bytes, second.rx_total) == (REQUEST_SIZE + 200, 2)
     assert (second.tx_bytes, second.tx_total) == (200, 1)
 
 
 def test_server_does_not_answer_a_reply() -> None:
     """A beat is three datagrams: the client's reply has no answer, but it is measured."""
-    peer = server_peer()
+    peer = unknown_peer()
     [reply] = peer.say()
     peer.now += 30_000
     assert peer.reply(reply, loss=9) == []
@@ -130,20 +132,30 @@ def test_server_learns_its_own_address() -> None:
     assert peer.status.public == STRANGER
 
 
-def test_path_is_made_by_the_first_message() -> None:
-    """The first authentic message from a new address makes a path, and that is an event."""
-    peer = server_peer()
+def test_path_is_made_by_the_first_answer() -> None:
+    """The first message that answers the server's own makes a path, and that is an event."""
+    peer = unknown_peer()
+    [challenge] = peer.say()
     assert peer.tunnel.path_statuses() == []
-    peer.say()
+    assert peer.events == []
+    peer.reply(challenge)
     assert PathAdded(path=peer.path) in peer.events
     assert peer.condition() == Condition.PROBING
+    assert peer.bad(BadKind.REPLAY) == 0, "that is the way of every client"
+
+
+def test_path_is_made_by_any_message_of_a_known_client() -> None:
+    """From then on the client's first request from a new address makes a path."""
+    peer = server_peer()
+    assert len(peer.say(path=ELSEWHERE)) == 1
+    assert [status.remote for status in peer.tunnel.path_statuses()] == [CLIENT, STRANGER]
 
 
 def test_farewell_makes_no_path() -> None:
     """A message that says a path is down makes none."""
     peer = server_peer()
-    assert peer.say(state=PathState.DOWN) == []
-    assert peer.tunnel.path_statuses() == []
+    assert peer.say(state=PathState.DOWN, path=ELSEWHERE) == []
+    assert [status.remote for status in peer.tunnel.path_statuses()] == [CLIENT]
     assert peer.bad(BadKind.PATH) == 1
 
 
@@ -185,8 +197,7 @@ def test_server_takes_over_the_clients_wishes(
         (597, 0),
         (598, 598 - OVERHEAD),
         (1472, 1450),
-        (65507, 65507 - OVERHEAD),
-        (65508, 0),
+        (1473, 0),
         (65535, 0),
     ],
 )
@@ -288,7 +299,7 @@ def test_message_that_is_too_short(size: int) -> None:
 
 def test_message_under_another_key() -> None:
     """What doesn't open is counted, once in the log, and makes no path."""
-    peer = server_peer()
+    peer = unknown_peer()
     datagram = bytearray(seal_control(peer.message(), time=peer.next_time(), size=REQUEST_SIZE))
     datagram[-1] ^= 1
     for _ in range(10):
@@ -349,18 +360,51 @@ def test_own_messages_sent_back(make: Any) -> None:
 )
 def test_tolerance(offset: int, timely: bool) -> None:
     """A message is heard when its time is within ten minutes of ours; else the offset is said."""
-    peer = server_peer()
-    peer.say(time=(NOW + offset * SECOND) | CONTROL_BIT)
-    assert len(peer.tunnel.path_statuses()) == timely
+    peer = unknown_peer()
+    [challenge] = peer.say(time=(NOW + offset * SECOND) | CONTROL_BIT)
     assert peer.bad(BadKind.DIFFTIME) == (not timely)
+    peer.reply(challenge, time=(NOW + offset * SECOND + 4) | CONTROL_BIT)
+    assert len(peer.tunnel.path_statuses()) == timely
     offsets = [event.clock_offset for event in peer.events if isinstance(event, DatagramsDropped)]
     assert offsets == ([] if timely else [offset * SECOND + 1])
+
+
+@pytest.mark.parametrize("size", [147, 160, 192, 300, 1472])
+def test_challenge_is_not_longer_than_what_it_answers(size: int) -> None:
+    """Nobody can have a stranger be sent more than they sent themselves."""
+    peer = unknown_peer()
+    assert [len(reply) for reply in peer.say(size=size)] == [min(size, REQUEST_SIZE)]
+
+
+def test_captured_requests_make_no_path_after_a_restart() -> None:
+    """A server that was just started is told nothing by replays, however fresh they are."""
+    peer = unknown_peer()
+    captured = [
+        seal_control(peer.message(), time=peer.next_time(), size=REQUEST_SIZE) for _ in range(30)
+    ]
+    for datagram in captured:
+        peer.now += 10_000
+        assert len(peer.give(datagram, ELSEWHERE)) <= 1
+    assert peer.tunnel.path_statuses() == []
+
+
+def test_wishes_of_a_clock_set_back() -> None:
+    """What a client asks for after its clock was set back holds, as what it asked for before."""
+    peer = server_peer()
+    peer.connect()
+    peer.now += SECOND
+    back = peer.now - 300 * SECOND
+    [challenge] = peer.say(time=back | CONTROL_BIT)
+    peer.reply(challenge, time=(back + 4) | CONTROL_BIT)
+    peer.say(time=(back + 8) | CONTROL_BIT, state=PathState.BACKUP, mtu=1000)
+    assert peer.status.settings.state == PathState.BACKUP
+    assert peer.status.mtu == 1000 - OVERHEAD
 
 
 @pytest.mark.parametrize("offset", [900 * SECOND, -900 * SECOND])
 def test_wrong_clock_is_answered_now_and_then(offset: int) -> None:
     """The replies that tell a client of its wrong clock are few, whatever it sends."""
-    peer = server_peer()
+    peer = unknown_peer()
     times, replies = [], []
     for _ in range(1000):
         peer.now += 1000
@@ -374,7 +418,7 @@ def test_wrong_clock_is_answered_now_and_then(offset: int) -> None:
 
 def test_wrong_clock_of_a_reply_is_not_answered() -> None:
     """Only requests are answered, or two peers would answer each other for ever."""
-    peer = server_peer()
+    peer = unknown_peer()
     assert peer.say(time=(NOW - 900 * SECOND) | CONTROL_BIT, sent_time=5) == []
     peer = client_peer()
     assert peer.say(time=(NOW - 900 * SECOND) | CONTROL_BIT) == []
@@ -384,6 +428,7 @@ def test_challenge_proves_a_clock_set_back() -> None:
     """A client whose clock was set back is heard once it has answered the server's answer."""
     peer = server_peer()
     peer.connect()
+    peer.now += SECOND
     back = peer.now - 300 * SECOND
     [challenge] = peer.say(time=back | CONTROL_BIT)
     assert opened(challenge).sent_time == (back | CONTROL_BIT) & TIME_MASK
@@ -400,6 +445,7 @@ def test_answer_to_an_old_challenge_proves_nothing() -> None:
     """An answer that took more than five seconds may have been kept back."""
     peer = server_peer()
     peer.connect()
+    peer.now += SECOND
     [challenge] = peer.say(time=(peer.now - 300 * SECOND) | CONTROL_BIT)
     heard = peer.status.rx.total
     peer.now += 6 * SECOND
@@ -411,13 +457,13 @@ def test_answer_to_an_old_challenge_proves_nothing() -> None:
 
 
 def client_path(index: int) -> PathId:
-    return PathId(SERVER.address, CLIENT._replace(port=10_000 + index))
+    return PathId(SERVER.address, CLIENT._replace(port=CLIENT.port + index))
 
 
 def full_server() -> Peer:
     """A server with as many paths as there may be, all heard just now."""
     peer = server_peer()
-    for index in range(PATHS_MAX):
+    for index in range(1, PATHS_MAX):
         assert peer.say(path=client_path(index))
     return peer
 
@@ -435,12 +481,13 @@ def test_silent_path_makes_room() -> None:
     """The path that is silent longest gives its place to a new one."""
     peer = full_server()
     peer.now += SECOND
-    for index in range(1, PATHS_MAX):
-        peer.say(path=client_path(index))
+    for index in range(PATHS_MAX):
+        if index != 5:
+            peer.say(path=client_path(index))
     assert peer.say(path=client_path(99))
     assert len(peer.tunnel.path_statuses()) == PATHS_MAX
     removed = [event.path for event in peer.events if isinstance(event, PathRemoved)]
-    assert removed == [client_path(0)]
+    assert removed == [client_path(5)]
 
 
 # A client asks.
@@ -498,7 +545,7 @@ def test_probes_are_not_answered_twice() -> None:
     peer = client_peer()
     [request] = peer.tick()
     peer.reply(request)
-    plain, probe = peer.tick(SECOND // 10)
+    plain, probe, *_ = peer.tick(SECOND // 10)
     assert (len(plain), len(probe)) == (REQUEST_SIZE, 1472)
     assert not any(datagram[0] & CONTROL_BIT for datagram in peer.reply(probe))
     assert peer.status.mtu == 1450
@@ -587,6 +634,21 @@ def test_client_has_no_path_but_its_own() -> None:
     assert peer.reply(request, path=PathId(CLIENT.address, STRANGER)) == []
     assert peer.bad(BadKind.PATH) == 1
     assert len(peer.tunnel.path_statuses()) == 1
+
+
+def test_answer_from_before_the_path_was_down_says_nothing() -> None:
+    """A path that was down works when it was heard again, not by what was still under way."""
+    peer = client_peer()
+    [request] = peer.tick()
+    peer.reply(request)
+    under_way = peer.tick(SECOND // 10)
+    peer.change(state=PathState.DOWN)
+    peer.now += 1000
+    peer.tunnel.set_path(peer.path, PathChange(state=PathState.UP), peer.now)
+    for datagram in reversed(under_way):
+        peer.reply(datagram)
+    assert peer.condition() == Condition.PROBING
+    assert peer.status.rtt == 0
 
 
 def test_reply_to_nothing_recent_measures_nothing() -> None:
