@@ -55,7 +55,7 @@ TIMETOLERANCE = Bounds(low=SECOND, high=86400 * SECOND, text="from 1s to 24h")
 TRAFFIC_CLASS = Bounds(low=0, high=255, text="from 0 to 255")
 LOSS_LIMIT = Bounds(low=0, high=255, text="from 0% to 100%")
 
-LOWEST_RATE = 1000
+LOWEST_RATE = 8000
 """bytes/s; the control messages alone take 4400."""
 HIGHEST_RATE = 10**12
 
@@ -63,7 +63,9 @@ HIGHEST_RATE = 10**12
 def check_rate(rate: int) -> int:
     """A ceiling in bytes/s, 0 for none. Raises ValueError, in words for the user."""
     if rate != 0 and not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(f"is {rate} bytes/s, and must be 0 (no ceiling) or from 8kbit to 8000gbit")
+        raise ValueError(
+            f"is {rate} bytes/s, and must be 0 (no ceiling) or from 64kbit to 8000gbit"
+        )
     return rate
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from glorytun.config import LOSS_LIMIT, MAX_DEVICE_NAME, Bounds, check_rate, is_device_name
 from glorytun.core.address import format_address, pack_address
 from glorytun.core.settings import SECOND
-from glorytun.keyfile import looks_like_key
+from glorytun.keyfile import mask_keys
 
 _RATE_UNITS = {"": 1, "kbit": 125, "mbit": 125_000, "gbit": 125_000_000}
 _TIME_UNITS = {"": SECOND, "s": SECOND, "ms": 1000, "m": 60 * SECOND, "h": 3600 * SECOND}
@@ -115,8 +115,7 @@ def looks_like_number(word: str) -> bool:
 
 def quote(word: str) -> str:
     """A word for an error message: on one line, whatever it holds, and not too long or secret."""
-    if looks_like_key(word):
-        return "(a key)"
+    word = mask_keys(word)
     return repr(word if len(word) <= 60 else f"{word[:60]}...")
 
 

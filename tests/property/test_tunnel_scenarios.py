@@ -41,6 +41,10 @@ def found(side: Side) -> list[int]:
     return [event.mtu for event in side.events if isinstance(event, PathMtuFound)]
 
 
+def wait_found(simulation: Simulation) -> None:
+    simulation.wait_for(lambda: bool(found(simulation.client)))
+
+
 def exchanges(side: Side) -> int:
     return sum(isinstance(event, KeysExchanged) for event in side.events)
 
@@ -151,7 +155,7 @@ def test_mtu_is_found(mtu: int, headers: int, loss: float) -> None:
     for seed in range(4):
         simulation = Simulation(Wire(mtu=mtu, headers=headers, loss=loss), seed=seed)
         simulation.up()
-        simulation.wait_for(lambda s=simulation: found(s.client))  # type: ignore[misc]  # bound here
+        wait_found(simulation)
         simulation.run(SECOND)
         expected = min(mtu - headers, 1472) - OVERHEAD
         assert simulation.client.paths()[0].mtu == expected
@@ -163,7 +167,7 @@ def test_every_mtu_is_found() -> None:
     for mtu in range(640, 1501):
         simulation = Simulation(Wire(mtu=mtu))
         simulation.up()
-        simulation.wait_for(lambda s=simulation: found(s.client))  # type: ignore[misc]  # bound here
+        wait_found(simulation)
         assert simulation.client.paths()[0].mtu == mtu - V4_HEADERS - OVERHEAD
 
 

@@ -16,7 +16,7 @@ KEY = "0123456789abcdef" * 4
     [
         ("0", 0),
         ("125000", 125_000),
-        ("8kbit", 1000),
+        ("64kbit", 8000),
         ("1mbit", 125_000),
         ("1Mbit", 125_000),
         ("1.5mbit", 187_500),
@@ -98,7 +98,7 @@ def test_hosts_are_addresses_or_names(host: str) -> None:
         (
             values.parse_rate,
             ["10"],
-            "is 10 bytes/s, and must be 0 (no ceiling) or from 8kbit to 8000gbit",
+            "is 10 bytes/s, and must be 0 (no ceiling) or from 64kbit to 8000gbit",
         ),
         (
             values.time_within(BEAT),
@@ -199,4 +199,6 @@ def test_a_quoted_word_stays_on_one_short_line() -> None:
 
 
 def test_a_key_is_never_quoted() -> None:
-    assert values.quote(KEY) == "(a key)"
+    assert values.quote(KEY) == "'(a key)'"
+    assert values.quote(f"keyfile={KEY}") == "'keyfile=(a key)'"
+    assert values.quote(f"to:{KEY[:31]}!") == "'to:(a key)!'"
