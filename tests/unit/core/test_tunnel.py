@@ -6,6 +6,7 @@ import pytest
 
 from glorytun.core.address import PathId
 from glorytun.core.batch import Batch
+from glorytun.core.conversation import MARK
 from glorytun.core.crypto import CHACHA, KeyPair, make_aead
 from glorytun.core.events import (
     DatagramsDropped,
@@ -19,7 +20,7 @@ from glorytun.core.exchange import LAST_KEPT, Session
 from glorytun.core.paths import FORGET_AFTER, PATHS_MAX
 from glorytun.core.settings import SECOND, PathChange, PathState, SettingsChange
 from glorytun.core.status import BadKind, Condition
-from glorytun.core.tunnel import Tunnel
+from glorytun.core.tunnel import WAKE_TRIES, Tunnel
 from glorytun.core.wire import (
     CONTROL_BIT,
     OVERHEAD,
@@ -310,6 +311,46 @@ def test_idle_client_is_quiet() -> None:
     assert len(peer.tick()[0]) == REQUEST_SIZE
 
 
+def test_server_wakes_an_idle_client() -> None:
+    """Data after a rest is followed by packets of one byte, until the client asks or a second."""
+    peer = server_peer()
+    session = peer.connect()
+    peer.tick(5 * SECOND)
+    offer(peer, b"first")
+    assert peer.tunnel.next_timeout() is not None
+    marks = [peer.tick(after) for after in [0, *[SECOND // 10] * 19]]
+    assert [len(sent) for sent in marks] == [1] * WAKE_TRIES + [0] * (20 - WAKE_TRIES)
+    assert {opened(session, mark) for sent in marks for mark in sent} == {MARK}
+    peer.tick(5 * SECOND)
+    offer(peer, b"second")
+    assert len(peer.tick()) == 1
+    peer.say()
+    assert peer.tick(SECOND // 10) == []
+
+
+def test_server_that_is_busy_wakes_nobody() -> None:
+    """While data flows the client asks at every beat anyhow."""
+    peer = server_peer()
+    peer.connect()
+    for _ in range(20):
+        offer(peer, b"data")
+        assert peer.tick(SECOND // 10) == []
+
+
+def test_idle_client_is_woken() -> None:
+    """A packet of one byte makes an idle client ask at once, and is not answered with another."""
+    peer = client_peer()
+    session = peer.connect()
+    for _ in range(12):
+        for datagram in peer.tick(SECOND // 10):
+            peer.reply(datagram)
+    assert peer.tick(SECOND) == []
+    assert peer.send(session, MARK) == []
+    assert peer.tunnel.next_timeout() == peer.now
+    assert all(datagram[0] & CONTROL_BIT for datagram in peer.tick())
+    assert len(peer.tick(SECOND // 10)) >= 1
+
+
 def test_server_forgets_who_is_gone() -> None:
     """A minute after the last message a path is forgotten, and the keys with the last one."""
     peer = server_peer()
@@ -396,6 +437,17 @@ def test_kernel_refuses_what_is_too_long(largest: int) -> None:
     assert peer.condition() == Condition.RUNNING
 
 
+def test_kernel_refuses_less_than_is_in_use() -> None:
+    """When the kernel refuses a size that has passed, nothing is known any more."""
+    peer = client_peer()
+    peer.connect()
+    peer.tunnel.on_too_big(peer.path, 1473, peer.now)
+    assert peer.status.mtu == 1450
+    peer.tunnel.on_too_big(peer.path, 1400, peer.now)
+    assert peer.status.mtu == 0
+    assert peer.condition() == Condition.PROBING
+
+
 def test_size_in_use_that_passes_no_more() -> None:
     """When the size that was found is refused, it is unknown until another one is found."""
     peer = client_peer()
@@ -409,7 +461,6 @@ def test_size_in_use_that_passes_no_more() -> None:
     assert len(sent[1]) == 1472
     peer.tunnel.on_too_big(peer.path, 1472, peer.now)
     assert peer.status.mtu == 0
-    peer.tick(SECOND // 10)
     assert peer.condition() == Condition.PROBING
 
 
