@@ -663,6 +663,17 @@ def test_reply_to_nothing_recent_says_nothing(distance: int) -> None:
     assert peer.status.rx.loss == before.rx.loss == 0
 
 
+@pytest.mark.parametrize(("late", "heard"), [(59, True), (61, False)])
+def test_reply_that_took_a_minute(late: int, heard: bool) -> None:
+    """An answer to what we said more than a minute ago is none."""
+    peer = client_peer()
+    peer.connect()
+    [request] = peer.tick(SECOND // 10)
+    peer.now += late * SECOND
+    peer.reply(request, loss=99)
+    assert (peer.status.rx.loss == 99) == heard
+
+
 def test_times_of_a_side_increase() -> None:
     """Everything a side says has a time of its own, also when it is said at one instant."""
     peer = server_peer()
