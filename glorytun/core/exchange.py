@@ -150,6 +150,8 @@ class KeyExchange:
         """
         if message.pkey == self.remote:
             return True
+        if shared_secret(self.pair, message.pkey) is None:
+            return False
         if now - self.renewed_at >= renew_after:
             self._renew(now, after=0)
         return self._agree(message, now)

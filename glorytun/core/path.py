@@ -113,6 +113,7 @@ class Path:
         "settings_at",
         "shaper",
         "stopped",
+        "stopped_at",
         "tx_bytes",
         "tx_total",
         "unanswered",
@@ -152,6 +153,7 @@ class Path:
         self.after = after
         self.answered = False
         self.stopped = False
+        self.stopped_at = 0
         self.unanswered = 0
         self.requested_at = 0
         self.rtt = Smoothed()
@@ -161,12 +163,19 @@ class Path:
             self.search = MtuSearch()
         self.apply_rate()
 
-    def heard_reply(self) -> None:
+    def heard_farewell(self, time: int) -> None:
+        """The peer stopped at its time `time`."""
+        self.stopped = True
+        self.stopped_at = time
+
+    def heard_reply(self, time: int) -> None:
+        """The peer answered at its time `time`."""
         if self.unanswered >= self.unanswered_max:
             self.loss = LossEstimator()  # What an outage swallowed is no loss of the link.
         self.answered = True
-        self.stopped = False
         self.unanswered = 0
+        if time > self.stopped_at:
+            self.stopped = False
 
     def heard_totals(self, *, sent: int, received: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""

@@ -129,6 +129,6 @@ class RateEstimator:
         if self._queued >= 2:  # One long delay may be a hiccup of either host.
             self._queued = 0
             self.rate = min(self.rate, max(delivered * 17 // 20, _RATE_MIN))
-        elif delivered > self.rate * 7 // 10:
+        elif queue <= QUEUE_MAX and delivered > self.rate * 7 // 10:
             self.rate += self.rate // (4 if queue < _QUEUE_LOW else 20)
         self.rate = min(self.rate, self.ceiling)

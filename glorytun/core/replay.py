@@ -74,6 +74,11 @@ class ControlWindow:
         self.newest = 0
         """The newest accepted time, µs since the epoch; 0 = none yet."""
 
+    @property
+    def is_distrusting(self) -> bool:
+        """Whether what isn't fresh may yet be a replay: the peer's clock goes over old ground."""
+        return self.newest <= self._distrusted_until
+
     def is_doubtful(self, time: int) -> bool:
         """Whether a message of this time that was refused may yet prove to be fresh."""
         return time not in self._seen

@@ -43,6 +43,10 @@ from glorytun.errors import TunnelError
 IDLE_AFTER = SECOND
 """Without data for so long, a client's requests go at `keepalive` (PROTOCOL 3)."""
 
+# What this implementation chose.
+
+SEND_MAX = 64
+"""Packets in a batch given to `send`."""
 WAKE_INTERVAL = SECOND // 10
 WAKE_TRIES = 10
 """Marks that a server sends on each path to make an idle client ask again."""
@@ -103,12 +107,12 @@ class Tunnel:
         return self._timeout_at
 
     def next_send_at(self, now: int) -> int | None:
-        """From when on `send` takes packets; None while it can't, for lack of a key or a path."""
+        """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path."""
         session = self._exchange.sending
         if session is None:
             return None
         ready_at = self._paths.scheduler.ready_at(now)
-        return None if ready_at is None else max(ready_at, session.times.ready_at(1))
+        return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
 
     @property
     def mtu(self) -> int:
@@ -164,6 +168,10 @@ class Tunnel:
 
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         good = self._open(datagrams, path_id.remote, now)
+        path = self._paths.get(path_id)
+        if good[-1] and datagrams.last == OVERHEAD + len(MARK):
+            good[-1] = False
+            self._heard_mark(path, now)
         count = sum(good)
         if not count:
             return []
@@ -177,23 +185,29 @@ class Tunnel:
         )
         runs = list(packets.runs(good))
         size = sum(run.total() for run in runs)
-        # From an address we don't know yet, data makes no path: the next request does.
-        path = self._paths.get(path_id)
         if path is not None:
-            path.count_received(size=size + count * OVERHEAD, count=count, now=now)
-            self._paths.note_heard(path, now)
-        if size == count == len(MARK):
-            # A client uses a new key, and is answered so that it need not wait; or a server
-            # wakes us.
-            if self._client:
-                self._note_data(now)
-            elif path is not None:
-                self._conversation.send_mark(path, now)
-            return []
+            self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
         self._received_total += count
         self._received_bytes += size
         self._note_data(now)
         return runs
+
+    def _heard_mark(self, path: Path | None, now: int) -> None:
+        """A client uses a new key, and is answered so that it need not wait; or a server wakes us.
+
+        From an address we don't know yet, neither this nor other data makes a path: the next
+        request does.
+        """
+        if path is not None:
+            self._count_received(path, size=OVERHEAD + len(MARK), count=1, now=now)
+        if self._client:
+            self._note_data(now)
+        elif path is not None:
+            self._conversation.send_mark(path, now)
+
+    def _count_received(self, path: Path, *, size: int, count: int, now: int) -> None:
+        path.count_received(size=size, count=count, now=now)
+        self._paths.note_heard(path, now)
 
     def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""

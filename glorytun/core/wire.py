@@ -147,13 +147,11 @@ def push_control(message: ControlMessage, *, size: int) -> bytes:
     return (body + _push_extensions(message.extensions, room)).ljust(size - OVERHEAD, b"\0")
 
 
-def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | None:
-    """The message of a control datagram's plaintext; None when it is too short to be one.
+def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage:
+    """The message of a control datagram's plaintext, `CONTROL_SIZE` bytes or more of it.
 
-    Any bytes at all give a message or None: values are checked by whoever uses them.
+    Any such bytes give a message: values are checked by whoever uses them.
     """
-    if len(plaintext) < CONTROL_SIZE:
-        return None
     (
         sent_time,
         state,

@@ -105,7 +105,7 @@ def running() -> Path:
     """A client's path that works."""
     path = make_path()
     settle(path)
-    path.heard_reply()
+    path.heard_reply(1)
     path.rx_at = NOW
     path.judge(silent=False, is_needed=False)
     assert path.condition == Condition.RUNNING
@@ -150,7 +150,7 @@ def _act(path: Path, action: str) -> None:
         if was_down != (state == PathState.DOWN):
             path.start_anew(NOW)
     elif action == "reply" and path.settings.state != PathState.DOWN:
-        path.heard_reply()
+        path.heard_reply(1)
     elif action in ("settle", "unsettle"):
         if path.search is None:
             path.mtu_told = 1472 if action == "settle" else 0
@@ -211,7 +211,7 @@ def test_probes_follow_each_other_at_the_round_trip(trip: int, expected: int) ->
     """While the MTU is looked for, a request leaves each round trip, within bounds."""
     path = make_path()
     assert path.request_interval(idle=False, keepalive=25 * SECOND) == BEAT
-    path.heard_reply()
+    path.heard_reply(1)
     path.rtt.add(trip)
     assert path.request_interval(idle=True, keepalive=25 * SECOND) == expected
 
@@ -219,7 +219,7 @@ def test_probes_follow_each_other_at_the_round_trip(trip: int, expected: int) ->
 def test_fruitless_search_is_slow() -> None:
     """Where not even the floor passes, it is asked for at a tenth of the beat."""
     path = make_path()
-    path.heard_reply()
+    path.heard_reply(1)
     assert path.search is not None
     path.search.is_fruitless = True
     assert path.request_interval(idle=False, keepalive=25 * SECOND) == SLOW_BEATS * BEAT
@@ -251,7 +251,7 @@ def test_outage_is_no_loss() -> None:
     path = running()
     path.heard_totals(sent=100, received=100)
     path.unanswered = UNANSWERED_MAX
-    path.heard_reply()
+    path.heard_reply(1)
     path.heard_totals(sent=500, received=101)
     path.heard_totals(sent=600, received=201)
     assert path.loss.loss == 0

@@ -247,9 +247,12 @@ def test_data_under_the_replaced_key() -> None:
     assert peer.send(old, b"old") == [b"old"]
     assert peer.send(new, b"new") == [b"new"]
     batch = together(
-        peer.seal(old, b"1"), peer.seal(new, b"2"), peer.seal(old, b"3"), peer.seal(new, b"4")
+        peer.seal(old, b"<1>"),
+        peer.seal(new, b"<2>"),
+        peer.seal(old, b"<3>"),
+        peer.seal(new, b"<4>"),
     )
-    assert rows(peer.tunnel.receive(batch, peer.path, peer.now)) == [b"1", b"2", b"3", b"4"]
+    assert rows(peer.tunnel.receive(batch, peer.path, peer.now)) == [b"<1>", b"<2>", b"<3>", b"<4>"]
     peer.pair = KeyPair(b"o" * 32)
     peer.say()
     assert peer.send(old, b"last of three") == [b"last of three"]
