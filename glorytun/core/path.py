@@ -244,7 +244,7 @@ class Path:
     def is_searching(self) -> bool:
         """Whether MTU discovery is under way, with any prospect."""
         search = self.search
-        if search is None or not self.answered:
+        if search is None or not self.answered or self.unanswered >= self.unanswered_max:
             return False
         return search.probe > 0 and not search.is_fruitless
 

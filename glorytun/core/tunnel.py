@@ -296,13 +296,18 @@ class Tunnel:
         self._judge(now)
 
     def _send_requests(self, now: int) -> None:
-        """The client's beats. Idle paths take turns together, so that a server hears all alike."""
+        """The client's beats. One that begins to look for an MTU ends the idleness of all."""
+        while due := self._due(now):
+            for path in due:
+                self._beat(path, now)
+
+    def _due(self, now: int) -> list[Path]:
+        """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
         idle = self._is_idle(now)
         due = [path for path in self._paths if self._is_due(path, idle=idle, now=now)]
         if idle and any(path.works for path in due):
             due += [path for path in self._paths if path.works and path not in due]
-        for path in due:
-            self._beat(path, now)
+        return due
 
     def _is_due(self, path: Path, *, idle: bool, now: int) -> bool:
         at = self._request_at(path, idle=idle)
