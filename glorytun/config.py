@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
 from glorytun.core.settings import SECOND, CipherChoice, PathSettings
-from glorytun.keyfile import looks_like_key
+from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
 
@@ -130,7 +130,7 @@ QUOTA = Bounds(low=0, high=2**60, text="at most 1048576T")
 REORDER = Bounds(low=SECOND // 1000, high=SECOND, text="from 1ms to 1s")
 FIREWALL_MARK = Bounds(low=0, high=2**32 - 1, text="from 0 to 0xffffffff")
 
-LOWEST_RATE = 1000
+LOWEST_RATE = 8000
 """bytes/s; the control messages alone take 4400."""
 HIGHEST_RATE = 10**12
 
@@ -138,7 +138,9 @@ HIGHEST_RATE = 10**12
 def check_rate(rate: int) -> int:
     """A ceiling in bytes/s, 0 for none. Raises ValueError, in words for the user."""
     if rate != 0 and not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(f"is {rate} bytes/s, and must be 0 (no ceiling) or from 8kbit to 8000gbit")
+        raise ValueError(
+            f"is {rate} bytes/s, and must be 0 (no ceiling) or from 64kbit to 8000gbit"
+        )
     return rate
 
 
@@ -396,8 +398,7 @@ def looks_like_number(word: str) -> bool:
 
 def quote(word: str) -> str:
     """A word for an error message: on one line, whatever it holds, and not too long or secret."""
-    if looks_like_key(word):
-        return "(a key)"
+    word = mask_keys(word)
     return repr(word if len(word) <= 60 else f"{word[:60]}...")
 
 

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, assert_never
@@ -25,11 +24,13 @@ from glorytun.control.messages import (
     describe_tunnel,
 )
 from glorytun.control.server import ControlServer
-from glorytun.core.address import Endpoint, PathId, format_address, is_v4
+from glorytun.core.address import ANY, Endpoint, PathId, format_address, is_v4
 from glorytun.core.crypto import capabilities
-from glorytun.core.events import Event, TunnelMtuChanged
-from glorytun.core.settings import SECOND, PathChange, Settings
+from glorytun.core.events import Event, PathChanged, PathRemoved, TunnelMtuChanged
+from glorytun.core.settings import SECOND, CipherChoice, PathChange, Settings
+from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
+from glorytun.core.wire import Capability
 from glorytun.errors import DeviceError, TunnelError
 from glorytun.keyfile import load_key
 from glorytun.net import links
@@ -39,11 +40,11 @@ from glorytun.net.loop import Loop
 from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket, resolve
-from glorytun.report import send_failure, sentence
+from glorytun.report import PatientHandler, send_failure, sentence
 
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
-CLOCK_CHECK = 10 * SECOND
+CHECK_INTERVAL = 5 * SECOND
 CLOCK_BEHIND = SECOND
 """A step back of the system clock that is worth a line in the log."""
 
@@ -55,7 +56,7 @@ def run(options: BindOptions) -> int:
 
     Raises GlorytunError, with everything cleaned up, when it can't start.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    logging.basicConfig(handlers=[PatientHandler()], format="%(message)s", level=logging.INFO)
     with ExitStack() as stack:
         daemon = Daemon(options, stack)
         daemon.run()
@@ -68,7 +69,6 @@ class Daemon:
     def __init__(self, options: BindOptions, stack: ExitStack) -> None:
         """Open everything; `stack` closes it in reverse order."""
         key = load_key(options.keyfile)
-        self._signals = stack.enter_context(_signals())
         self._clock = Clock()
         self._loop = Loop()
         stack.callback(self._loop.close)
@@ -78,8 +78,10 @@ class Daemon:
         stack.callback(self._udp.close)
         self._traffic_class = TRAFFIC_CLASS
         self._peer_host = options.peer_host or ""
-        self._peer = self._resolve(options)
-        self._tun = Tun.open(options.device, persist=options.persist)
+        self._peers = self._resolve(options)
+        # Names may take long, and until here a signal may end us just so.
+        self._signals = stack.enter_context(_signals())
+        self._tun = Tun.open(options.device, persist=None)
         stack.callback(self._tun.close)
         self._tunnel = self._make_tunnel(options, key)
         self._pump = Pump(
@@ -96,22 +98,32 @@ class Daemon:
         self._started_at = self._clock.now()
         server = ControlServer(control_socket(self._tun.name), self._answer, self._loop)
         stack.callback(server.close)
+        if options.persist:
+            self._tun.set_persist(True)
         self._loop.add_reader(self._signals.fileno(), self._on_signal)
         self._stopping = 0
         """The signal that ends us."""
-        self._clock_checked_at = self._started_at
+        self._checked_at = self._started_at
         self._clock_behind = 0
 
-    def _resolve(self, options: BindOptions) -> Endpoint | None:
+    def _resolve(self, options: BindOptions) -> dict[bool, Endpoint]:
+        """The peer's best address of each family, IPv4 under True; none: we are a server."""
         if options.peer_host is None:
-            return None
-        return resolve(options.peer_host, options.peer_port, v4=self._udp.v4, v6=self._udp.v6)[0]
+            return {}
+        found = resolve(options.peer_host, options.peer_port, v4=self._udp.v4, v6=self._udp.v6)
+        return {is_v4(endpoint.address): endpoint for endpoint in reversed(found)}
 
     def _make_tunnel(self, options: BindOptions, key: bytes) -> Tunnel:
+        ours = capabilities(options.cipher, aes_hardware=aes_hardware())
+        if options.cipher is CipherChoice.AEGIS and Capability.AEGIS not in ours:
+            log.warning(
+                "AEGIS-256 is not to be had here, data will be sealed with ChaCha20-Poly1305: it "
+                "takes AES instructions of the processor, and `pip install pyaegis`"
+            )
         return Tunnel(
             psk=key,
-            settings=Settings(client=self._peer is not None, cipher=options.cipher),
-            ours=capabilities(options.cipher, aes_hardware=aes_hardware()),
+            settings=Settings(client=bool(self._peers), cipher=options.cipher),
+            ours=ours,
             software=f"glorytun {__version__}",
             entropy=entropy,
             now=self._clock.now(),
@@ -124,9 +136,9 @@ class Daemon:
         self._say_what_runs()
         self._set_up_device()
         while not self._stopping:
-            self._pump.turn(at_most=CLOCK_CHECK)
+            self._pump.turn(at_most=CHECK_INTERVAL)
             self._handle_events()
-            self._check_clock()
+            self._check()
         log.info("stopped by %s", signal.Signals(self._stopping).name)
         if self._stopping == signal.SIGHUP:
             self._tun.set_persist(True)
@@ -134,7 +146,8 @@ class Daemon:
         self._pump.flush()
 
     def _say_what_runs(self) -> None:
-        role = f"client of {self._peer}" if self._peer else "server"
+        peers = " and ".join(str(peer) for peer in self._peers.values())
+        role = f"client of {peers}" if peers else "server"
         log.info(
             "glorytun %s runs on %s as a %s, bound to %s, process %d",
             __version__,
@@ -143,10 +156,10 @@ class Daemon:
             self._udp.bound,
             os.getpid(),
         )
-        if self._peer:
-            source = links.source_address(self._peer)
-            address = format_address(source) if source else "LOCAL_ADDRESS"
-            log.info("no path yet: `glorytun path up %s` makes one", address)
+        for peer in self._peers.values():
+            source = links.source_address(peer)
+            if source:
+                log.info("no path yet: `glorytun path up %s` makes one", format_address(source))
 
     def _set_up_device(self) -> None:
         """Switched on here, so that netlink's library is loaded before anything waits for it."""
@@ -162,28 +175,37 @@ class Daemon:
             self._act_on(event)
 
     def _act_on(self, event: Event) -> None:
-        if not isinstance(event, TunnelMtuChanged):
-            return
+        match event:
+            case TunnelMtuChanged(mtu=mtu):
+                self._set_mtu(mtu)
+            case PathChanged(path=path, new=Condition.RUNNING) | PathRemoved(path=path):
+                self._send_failures.pop(path, None)
+
+    def _set_mtu(self, mtu: int) -> None:
         try:
-            links.set_mtu(self._tun.name, event.mtu)
+            links.set_mtu(self._tun.name, mtu)
         except DeviceError as error:
             log.error("%s", error)
 
     def _on_send_failure(self, path: PathId, failure: int) -> None:
         """Said once for each path and reason, never for each datagram."""
         if self._send_failures.get(path) != failure:
-            self._send_failures = {**self._send_failures, path: failure}
+            self._send_failures[path] = failure
             log.warning("%s", send_failure(path, failure))
 
     def _on_signal(self) -> None:
         self._stopping = self._signals.recv(1)[0]
 
+    def _check(self) -> None:
+        """Look, now and then, at what nobody tells us of."""
+        now = self._clock.now()
+        if now >= self._checked_at + CHECK_INTERVAL:
+            self._checked_at = now
+            self._tun.check()
+            self._check_clock()
+
     def _check_clock(self) -> None:
         """A clock that was set back is not followed, since nonces must not repeat: say so."""
-        now = self._clock.now()
-        if now < self._clock_checked_at + CLOCK_CHECK:
-            return
-        self._clock_checked_at = now
         behind = -self._clock.check_step()
         if behind > self._clock_behind + CLOCK_BEHIND:
             log.warning(
@@ -220,12 +242,13 @@ class Daemon:
             device=self._tun.name,
             pid=os.getpid(),
             bind=self._udp.bound,
-            peer=self._peer or self._newest_client(),
+            peer=next(iter(self._peers.values()), None) or self._newest_client(),
             peer_host=self._peer_host,
             started_at=self._started_at,
             version=__version__,
             traffic_class=self._traffic_class,
             features=self._features,
+            undelivered=self._tun.skipped + self._tun.dropped,
         )
         return describe_tunnel(self._tunnel.status(), settings=self._tunnel.settings, facts=facts)
 
@@ -245,7 +268,7 @@ class Daemon:
 
     def _paths_from(self, address: bytes) -> list[PathId]:
         """A client has one path from an address, which may be new; a server those of clients."""
-        if self._peer is None:
+        if not self._peers:
             local = [s for s in self._tunnel.path_statuses() if s.local == address]
             if not local:
                 raise TunnelError(
@@ -253,12 +276,17 @@ class Daemon:
                     hint="a server's paths are made by its clients; `glorytun path` lists them",
                 )
             return [PathId(status.local, status.remote) for status in local]
-        if is_v4(address) != is_v4(self._peer.address):
+        text = format_address(address)
+        if address == ANY or not any(address[12:]):
+            raise TunnelError(f"{text} is no address that a path can lead from")
+        peer = self._peers.get(is_v4(address))
+        if peer is None:
+            known = next(iter(self._peers.values()))
             raise TunnelError(
-                f"no path can lead from {format_address(address)} to {self._peer}",
+                f"no path can lead from {text} to {known}",
                 hint="one is IPv4 and the other IPv6",
             )
-        return [PathId(address, self._peer)]
+        return [PathId(address, peer)]
 
 
 @contextmanager

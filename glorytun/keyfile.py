@@ -1,6 +1,7 @@
 """The secret key: 64 hex digits in a file that nobody else can read."""
 
 import os
+import re
 import stat
 import sys
 from string import hexdigits
@@ -9,6 +10,7 @@ from glorytun.errors import KeyFileError
 
 KEY_SIZE = 32
 _DIGITS = 2 * KEY_SIZE
+_KEY_PART = re.compile(r"[0-9A-Fa-f]{16,}")
 _READ_LIMIT = 4096
 """Bytes: room for white space, and an end to reading."""
 
@@ -26,7 +28,7 @@ def load_key(path: str) -> bytes:
     try:
         return _load_file(path)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(mask_keys(path), error) from error
 
 
 def parse_key(text: bytes, *, name: str) -> bytes:
@@ -45,6 +47,11 @@ def parse_key(text: bytes, *, name: str) -> bytes:
 def looks_like_key(word: str) -> bool:
     """Whether a word may be a key, or most of one, and must not be shown."""
     return len(word) >= KEY_SIZE and all(char in hexdigits for char in word)
+
+
+def mask_keys(text: str) -> str:
+    """A text for a message, without what may be a key in it, or a part of one."""
+    return _KEY_PART.sub("(a key)", text)
 
 
 def open_bits(mode: int) -> bool:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from typing import assert_never
+import select
+from typing import TextIO, assert_never
 
 from glorytun.core.address import PathId
 from glorytun.core.events import (
@@ -21,6 +22,33 @@ from glorytun.core.settings import SECOND
 from glorytun.core.status import BadKind, Condition
 
 _TROUBLE = {Condition.DEGRADED, Condition.LOSSY}
+
+
+class PatientHandler(logging.StreamHandler[TextIO]):
+    """Writes to stderr, and drops lines while its reader doesn't keep up: traffic can't wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._is_writable():
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            text = f"{lost} lines of this log were lost, as nobody read it"
+            super().emit(logging.makeLogRecord({"msg": text, "levelno": logging.WARNING}))
+        super().emit(record)
+
+    def _is_writable(self) -> bool:
+        """Whether a line can be written without waiting: poll(2) grants PIPE_BUF bytes."""
+        poll = select.poll()
+        try:
+            poll.register(self.stream.fileno(), select.POLLOUT)
+        except (OSError, ValueError, AttributeError):
+            return True  # No descriptor behind it: it is what a test puts there.
+        return bool(poll.poll(0))
 
 
 def sentence(event: Event) -> tuple[int, str]:

@@ -80,6 +80,8 @@ class DaemonFacts:
     """The byte of the IP header (DSCP << 2)."""
     features: dict[str, bool]
     """What the kernel was probed for, and whether it is in use."""
+    undelivered: int
+    """Packets received that were no IP packets, or that the TUN device didn't take."""
 
 
 def encode_request(request: Request) -> bytes:
@@ -162,7 +164,11 @@ def describe_tunnel(
             "packets": status.sent_total,
             "dropped": status.unsent_total,
         },
-        "received": {"bytes": status.received_bytes, "packets": status.received_total},
+        "received": {
+            "bytes": status.received_bytes,
+            "packets": status.received_total,
+            "undelivered": facts.undelivered,
+        },
         "settings": {
             "cipher": settings.cipher.value,
             "kxtimeout": settings.kxtimeout / SECOND,

@@ -45,7 +45,8 @@ class Batch:
         """The rows from `first` on, `count` of them, in the same buffer."""
         last = self.row_size(first + count - 1)
         start = self.offset + first * self.stride
-        return Batch(self.buffer, start, self.stride, count, self.size, last)
+        size = self.size if count > 1 else last
+        return Batch(self.buffer, start, self.stride, count, size, last)
 
     def runs(self, chosen: list[bool]) -> Iterator["Batch"]:
         """The chosen rows, as one batch for each stretch of them."""

@@ -6,16 +6,17 @@ that says it stops.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from glorytun.core import crypto
 from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import Batch
-from glorytun.core.events import KeysExchanged, PathMtuFound, PathStateSet, PeerStopped
+from glorytun.core.events import KeysExchanged, PathStateSet, PeerStopped
 from glorytun.core.exchange import KeyExchange, Session
-from glorytun.core.mtu import PROBE_FLOOR
+from glorytun.core.mtu import PROBE_FLOOR, PROBE_MAX
 from glorytun.core.nonce import TimeField
 from glorytun.core.outbox import Outbox, Outgoing
-from glorytun.core.path import BEAT_MAX, BEAT_MIN, MTU_MAX, Path
+from glorytun.core.path import BEAT_MAX, BEAT_MIN, Path
 from glorytun.core.paths import Paths
 from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.replay import ControlWindow
@@ -49,6 +50,20 @@ MARK = b"\0"
 """A packet that no IP packet is as short as: PROTOCOL 4."""
 
 
+class _Heard(NamedTuple):
+    """An authentic message that was received."""
+
+    message: ControlMessage
+    time: int
+    """When it left, by the peer's clock."""
+    size: int
+    """Of the datagram, bytes."""
+    echo: int
+    """When what it answers left, by our clock."""
+    is_fresh: bool
+    """Whether it answers a message of ours in a way that no replay can."""
+
+
 class Conversation:
     """One side of it. Nothing that is received makes a method raise."""
 
@@ -62,7 +77,9 @@ class Conversation:
         exchange: KeyExchange,
         paths: Paths,
         outbox: Outbox,
+        now: int,
     ) -> None:
+        self._started_at = now
         self.settings = settings
         self._ours = ours
         self._software = software
@@ -72,10 +89,11 @@ class Conversation:
         self._aead = crypto.make_aead(crypto.CHACHA, psk)
         self._times = TimeField.for_control(client=settings.client)
         self._window = ControlWindow()
+        self._plain = bytearray(0)
         self.sent_time = 0
         """The time of our newest message."""
-        self._echoed = 0
-        """The newest of our times that the peer has answered."""
+        self._echoed = now
+        """The newest of our times that the peer has answered; none of before we started."""
         self._challenge_at = 0
         self.peer = Extensions()
         """What the peer said of itself."""
@@ -94,28 +112,37 @@ class Conversation:
         if size < CONTROL_DATAGRAM_SIZE:
             self._outbox.drop(BadKind.SIZE, source, now)
             return None
-        plain = bytearray(len(datagram.buffer))
+        plain = self._plain
+        if len(plain) < len(datagram.buffer):
+            plain = self._plain = bytearray(len(datagram.buffer))
         if not self._aead.open(datagram, plain)[0]:
             self._outbox.drop(BadKind.DECRYPT, source, now)
             return None
         start = datagram.offset
         time = unwrap_time(pull_time(datagram.buffer, start), now=now)
         message = pull_control(memoryview(plain)[start + TIME_SIZE : start + size - TAG_SIZE])
-        if message is None:
-            return None
+        heard = self._classify(message, time=time, size=size, now=now)
         if not self.is_timely(time, source, now):
-            # The answer tells a client whose clock is wrong by how much.
-            self._challenge(message, time, path_id, now)
+            self._challenge(heard, path_id, now)
             return None
-        if not self._admit(message, time, path_id, now):
+        if not self._admit(heard, path_id, now):
             return None
-        path = self._path_of(message, path_id, now)
+        path = self._path_of(heard, path_id, now)
         if path is not None:
             # Counted last, as 0.3.4 does: both totals of a reply leave out what it answers.
-            self._heard(path, message, size=size, time=time, now=now)
+            self._act_on(heard, path, now)
             path.count_received(size=size, count=1, now=now)
             self._paths.note_heard(path, now)
         return path
+
+    def _classify(self, message: ControlMessage, *, time: int, size: int, now: int) -> _Heard:
+        echo = unwrap_time(message.sent_time, now=now)
+        is_fresh = (
+            not message.is_request
+            and self._echoed < echo <= self.sent_time
+            and now - echo <= FRESH_MAX
+        )
+        return _Heard(message, time, size, echo, is_fresh)
 
     def is_timely(self, time: int, source: Endpoint, now: int) -> bool:
         """Whether the time of an authentic datagram is near enough to our clock."""
@@ -125,111 +152,131 @@ class Conversation:
         self._outbox.drop(BadKind.DIFFTIME, source, now, clock_offset=offset)
         return False
 
-    def _admit(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> bool:
+    def _admit(self, heard: _Heard, path_id: PathId, now: int) -> bool:
         """Whether a message is new: not a replay, and not one of ours sent back to us."""
-        echo = unwrap_time(message.sent_time, now=now)
-        fresh = (
-            not message.is_request
-            and self._echoed < echo <= self.sent_time
-            and now - echo <= FRESH_MAX
-        )
-        is_mine = self._exchange.is_mine(message.pkey)
-        if not is_mine and self._window.admit(time, fresh=fresh):
+        if self._exchange.is_mine(heard.message.pkey):
+            self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
+            return False
+        before = self._window.newest
+        if self._window.admit(heard.time, fresh=heard.is_fresh):
+            if self._window.newest < before:
+                self._forget_wishes()
             return True
-        self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
-        if not is_mine and self._window.is_doubtful(time):
-            self._challenge(message, time, path_id, now)
+        is_doubtful = self._window.is_doubtful(heard.time)
+        if before or not is_doubtful:
+            self._outbox.drop(BadKind.REPLAY, path_id.remote, now)
+        if is_doubtful:
+            self._challenge(heard, path_id, now)
         return False
 
-    def _challenge(self, message: ControlMessage, time: int, path_id: PathId, now: int) -> None:
-        """The server's: answer a request of a wrong time, without believing it.
+    def _forget_wishes(self) -> None:
+        """The peer's clock was set back: no wish of before is newer than those to come."""
+        for path in self._paths:
+            path.settings_at = 0
 
-        It may be a replay, or come from a client whose clock is wrong or was set back: only the
-        latter can answer this answer, and that proves it.
+    def _challenge(self, heard: _Heard, path_id: PathId, now: int) -> None:
+        """The server's: answer a request that can't be believed by its time alone.
+
+        It may be a replay, or come from a client that we hear for the first time, or whose clock
+        is wrong or was set back: only the latter can answer this answer, and that proves it.
         """
-        if self._client or not message.is_request or now < self._challenge_at:
+        if self._client or not heard.message.is_request or now < self._challenge_at:
             return
         self._challenge_at = now + CHALLENGE_INTERVAL
         path = self._paths.get(path_id) or Path(path_id, PathSettings(), client=False)
-        self._send(path, now, answered=message, answered_time=time)
+        self._send(path, now, answered=heard, size=min(heard.size, REQUEST_SIZE))
 
-    def _path_of(self, message: ControlMessage, path_id: PathId, now: int) -> Path | None:
+    def _is_believed(self, heard: _Heard) -> bool:
+        """Whether a message may make a path or bring a key: not while it could be a replay."""
+        return heard.is_fresh or not self._window.is_distrusting
+
+    def _path_of(self, heard: _Heard, path_id: PathId, now: int) -> Path | None:
         """The path a message came on; a server makes it for the first one from a new address."""
         path = self._paths.get(path_id)
         if path is not None:
             return path
-        if self._client or message.state == PathState.DOWN or not self._paths.make_room(now):
+        if not self._client and not self._is_believed(heard):
+            self._challenge(heard, path_id, now)
+            return None
+        is_down = heard.message.state == PathState.DOWN
+        if self._client or is_down or not self._paths.make_room(now):
             self._outbox.drop(BadKind.PATH, path_id.remote, now)
             return None
-        return self._paths.add(path_id, PathSettings())
+        return self._paths.add(path_id, PathSettings(), after=self._started_at)
 
-    def _heard(
-        self, path: Path, message: ControlMessage, *, size: int, time: int, now: int
-    ) -> None:
-        """Act on a message that is authentic and new."""
+    def _act_on(self, heard: _Heard, path: Path, now: int) -> None:
+        """Follow a message that is authentic and new."""
+        message = heard.message
         path.public = message.sent_to
-        is_newest = time == self._window.newest
+        is_newest = heard.time == self._window.newest
         if is_newest:
             self.peer = message.extensions
-        echo = unwrap_time(message.sent_time, now=now)
         if not message.is_request:
-            self._heard_reply(path, message, size=size, time=time, echo=echo, now=now)
+            self._heard_reply(heard, path, now)
         elif self._client:
-            self._heard_farewell(path, message)
+            self._heard_farewell(heard, path)
         else:
-            self._heard_request(path, message, time)
-        if is_newest and not self._heard_key(message, echo=echo, now=now):
+            self._heard_request(heard, path)
+        if is_newest and self._is_believed(heard) and not self._heard_key(heard, now):
             self._outbox.drop(BadKind.KEYX, path.id.remote, now)
             return
         if self._client and not message.is_request:
-            self._answer_reply(path, message, size=size, time=time, now=now)
+            self._answer_reply(heard, path, now)
         elif message.is_request and not self._client:
-            self._send(path, now, answered=message, answered_time=time, size=size)
+            self._send(path, now, answered=heard, size=heard.size)
 
-    def _answer_reply(
-        self, path: Path, message: ControlMessage, *, size: int, time: int, now: int
-    ) -> None:
+    def _answer_reply(self, heard: _Heard, path: Path, now: int) -> None:
         """The client's: let the server measure too, but not with each probe of the MTU."""
-        if size <= REQUEST_SIZE:
-            self._send(path, now, answered=message, answered_time=time, size=size)
+        if heard.size <= REQUEST_SIZE:
+            self._send(path, now, answered=heard, size=heard.size)
         if self._exchange.is_unconfirmed:
             self.send_mark(path, now)
 
-    def _heard_key(self, message: ControlMessage, *, echo: int, now: int) -> bool:
+    def _heard_key(self, heard: _Heard, now: int) -> bool:
         """Take the key of the peer's newest message; False when it can't be used."""
         exchange = self._exchange
         if not self._client:
-            return exchange.heard_client(message, now)
-        if message.is_request:
+            # Half of it: with equal timeouts ours is a little younger when the client's is due.
+            renew_after = self.settings.kxtimeout // 2
+            return exchange.heard_client(heard.message, now, renew_after=renew_after)
+        if heard.message.is_request:
             return True
         before = exchange.sending
-        usable = exchange.heard_server(message, echo=echo, now=now)
+        usable = exchange.heard_server(heard.message, echo=heard.echo, now=now)
         session = exchange.sending
         if session is not None and session is not before:
             self.note_exchange(session, first=before is None, now=now)
         return usable
 
-    def _heard_reply(
-        self, path: Path, message: ControlMessage, *, size: int, time: int, echo: int, now: int
-    ) -> None:
-        self._echoed = max(self._echoed, min(echo, self.sent_time))
-        path.heard_reply()
+    def _heard_reply(self, heard: _Heard, path: Path, now: int) -> None:
+        message, echo = heard.message, heard.echo
+        if not path.after < echo <= self.sent_time or now - echo > ECHO_MAX:
+            return  # It answers nothing that we sent since the path began.
+        self._echoed = max(self._echoed, echo)
+        trip = max(0, now - echo)
+        path.heard_reply(heard.time)
         path.rx_loss = message.loss
-        if 0 <= now - echo <= ECHO_MAX:
-            path.rtt.add(now - echo)
-            path.heard_totals(sent=message.fw_total, received=message.rx_total)
-            path.estimator.add(at=time, delay=time - echo, received=message.rx_bytes)
-            path.apply_rate()
-        if path.search is not None and path.search.on_answer(size, sent_at=echo, now=now):
-            path.request_now()  # The server waits to be told, even when we are idle.
-            self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
+        path.rtt.add(trip)
+        path.heard_totals(sent=message.fw_total, received=message.rx_total)
+        path.estimator.add(
+            sent_at=echo,
+            sent=message.fw_bytes,
+            at=heard.time,
+            received=message.rx_bytes,
+            trip=trip,
+        )
+        path.apply_rate()
+        if path.search is not None:
+            path.search.on_answer(heard.size, sent_at=echo, now=now)
+            self._paths.report_mtu(path)
 
-    def _heard_request(self, path: Path, message: ControlMessage, time: int) -> None:
+    def _heard_request(self, heard: _Heard, path: Path) -> None:
         """The server's: what the client wishes for this path, unless a newer wish is known."""
+        message = heard.message
         path.unanswered += 1
-        if time < path.settings_at:
+        if heard.time < path.settings_at:
             return
-        path.settings_at = time
+        path.settings_at = heard.time
         old = path.settings
         rate = 0 if message.max_rate >= RATE_UNLIMITED else message.max_rate
         is_known = message.state in tuple(PathState)
@@ -241,20 +288,20 @@ class Conversation:
             beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
             loss_limit=message.loss_limit,
         )
-        path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= MTU_MAX else 0
-        if PathState.DOWN in (old.state, path.settings.state) and path.settings.state != old.state:
-            path.start_anew()
-        path.apply_rate()
+        path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= PROBE_MAX else 0
         if path.settings.state != old.state:
+            if PathState.DOWN in (old.state, path.settings.state):
+                path.start_anew(self.sent_time)
             self._outbox.events.append(PathStateSet(path=path.id, state=path.settings.state))
+        path.apply_rate()
 
-    def _heard_farewell(self, path: Path, message: ControlMessage) -> None:
+    def _heard_farewell(self, heard: _Heard, path: Path) -> None:
         """The client's: the only request of a server says that it stops."""
-        if message.state != PathState.DOWN:
+        if heard.message.state != PathState.DOWN:
             return
         if not any(other.stopped for other in self._paths):
             self._outbox.events.append(PeerStopped())
-        path.stopped = True
+        path.heard_farewell(heard.time)
 
     def note_exchange(self, session: Session, *, first: bool, now: int) -> None:
         """We send under a new session from now on."""
@@ -292,9 +339,9 @@ class Conversation:
             self._outbox.datagrams.append(Outgoing(path.id, datagrams))
 
     def _state_to_say(self, path: Path) -> PathState:
-        """A path that is down is a backup to a 0.3.4 server: see `send_farewells`."""
+        """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`."""
         state = path.settings.state
-        if state == PathState.DOWN and self._client and not self._is_extended:
+        if state == PathState.DOWN and not self._is_extended:
             return PathState.BACKUP
         return state
 
@@ -303,19 +350,18 @@ class Conversation:
         path: Path,
         now: int,
         *,
-        answered: ControlMessage | None = None,
-        answered_time: int = 0,
+        answered: _Heard | None = None,
         size: int = REQUEST_SIZE,
         state: PathState | None = None,
     ) -> None:
-        """A request of `size` bytes, or the reply to a message that came with `answered_time`."""
+        """A request of `size` bytes, or the reply to what was heard."""
         time = self._times.take(1, now)
         if time is None:
             return
         self.sent_time = time
         remote_key = self._exchange.remote
         message = ControlMessage(
-            sent_time=answered_time,
+            sent_time=answered.time if answered else 0,
             state=state or self._state_to_say(path),
             aes=Capability.AEGIS in self._ours,
             pkey=self._exchange.pair.public,
@@ -323,8 +369,8 @@ class Conversation:
             tx_total=path.tx_total,
             rx_bytes=path.rx_bytes,
             rx_total=path.rx_total,
-            fw_bytes=answered.tx_bytes if answered else 0,
-            fw_total=answered.tx_total if answered else 0,
+            fw_bytes=answered.message.tx_bytes if answered else 0,
+            fw_total=answered.message.tx_total if answered else 0,
             max_rate=self._wished_rate(path),
             beat=path.settings.beat,
             mtu=path.size_max,

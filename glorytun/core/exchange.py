@@ -141,11 +141,19 @@ class KeyExchange:
         """The client's: make a new pair; `after` is the time of its last control message."""
         self._renew(now, after=after)
 
-    def heard_client(self, message: ControlMessage, now: int) -> bool:
-        """The server's: the newest message of the client. False if its key can't be used."""
+    def heard_client(self, message: ControlMessage, now: int, *, renew_after: int) -> bool:
+        """The server's: the newest message of the client. False if its key can't be used.
+
+        With a new key of the client, a pair of ours that is older than `renew_after` µs is
+        replaced too. A younger one stays: a 0.3.4 client that changes its key with every message
+        would never see ours twice, and that is what makes it begin.
+        """
         if message.pkey == self.remote:
             return True
-        self._renew(now, after=0)
+        if shared_secret(self.pair, message.pkey) is None:
+            return False
+        if now - self.renewed_at >= renew_after:
+            self._renew(now, after=0)
         return self._agree(message, now)
 
     def heard_server(self, message: ControlMessage, *, echo: int, now: int) -> bool:

@@ -23,16 +23,12 @@ SLOW_BEATS = 10
 
 # What this implementation chose.
 
-UNANSWERED_SLOW = 15
-"""Requests without a reply after which the beat slows down: a short outage ends at full beat."""
 LAST_RESORT = 3_000_000
 """µs since something was heard, up to which a degraded path is used while no other works."""
 BEAT_MIN = 10_000
 BEAT_MAX = 3_600_000_000
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
-MTU_MAX = 65507
-"""No UDP payload is longer (IPv4)."""
 
 _STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED, Condition.LOSSY}
 _WORKS = {Condition.WAITING, Condition.RUNNING}
@@ -58,6 +54,7 @@ class Facts:
     stopped: bool
     """Whether the peer said that it stops."""
     unanswered: int
+    unanswered_max: int
     silent: bool
     """Whether nothing came for some beats while other paths were heard (server)."""
     mtu: int
@@ -73,7 +70,7 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.DOWN, "set down"
     if facts.stopped:
         return Condition.DEGRADED, "the peer stopped"
-    if facts.unanswered >= UNANSWERED_MAX:
+    if facts.unanswered >= facts.unanswered_max:
         return Condition.DEGRADED, "the peer does not answer"
     if facts.silent:
         return Condition.DEGRADED, "nothing arrives while other paths are heard"
@@ -93,12 +90,14 @@ class Path:
     """A path of either role. The tunnel fills the counters in; times are µs since the epoch."""
 
     __slots__ = (
+        "after",
         "answered",
         "condition",
         "estimator",
         "id",
         "is_pinned",
         "loss",
+        "mtu_reported",
         "mtu_told",
         "overhead",
         "public",
@@ -114,12 +113,16 @@ class Path:
         "settings_at",
         "shaper",
         "stopped",
+        "stopped_at",
         "tx_bytes",
         "tx_total",
         "unanswered",
     )
 
-    def __init__(self, path_id: PathId, settings: PathSettings, *, client: bool) -> None:
+    def __init__(
+        self, path_id: PathId, settings: PathSettings, *, client: bool, after: int = 0
+    ) -> None:
+        """`after`: see `start_anew`."""
         self.id = path_id
         self.settings = settings
         self.settings_at = 0
@@ -129,6 +132,8 @@ class Path:
         self.overhead = LINK_OVERHEAD + (28 if is_v4(path_id.remote.address) else 48)
         """Bytes that a datagram takes on the link beyond its payload."""
         self.search = MtuSearch() if client else None
+        self.mtu_reported = 0
+        """The size of the last event that said what was found (client)."""
         self.mtu_told = 0
         """The size that the client settled on (server)."""
         self.tx_bytes = self.tx_total = self.rx_bytes = self.rx_total = 0
@@ -138,12 +143,17 @@ class Path:
         self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
         self.reason = "no answer yet"
         self.rx_at = 0
-        self.start_anew()
+        self.start_anew(after)
 
-    def start_anew(self) -> None:
-        """Forget what was measured: the path was down, or leads elsewhere now."""
+    def start_anew(self, after: int) -> None:
+        """Forget what was measured: the path was down, or leads elsewhere now.
+
+        Only answers to what we send after our control time `after` count from now on.
+        """
+        self.after = after
         self.answered = False
         self.stopped = False
+        self.stopped_at = 0
         self.unanswered = 0
         self.requested_at = 0
         self.rtt = Smoothed()
@@ -153,10 +163,19 @@ class Path:
             self.search = MtuSearch()
         self.apply_rate()
 
-    def heard_reply(self) -> None:
+    def heard_farewell(self, time: int) -> None:
+        """The peer stopped at its time `time`."""
+        self.stopped = True
+        self.stopped_at = time
+
+    def heard_reply(self, time: int) -> None:
+        """The peer answered at its time `time`."""
+        if self.unanswered >= self.unanswered_max:
+            self.loss = LossEstimator()  # What an outage swallowed is no loss of the link.
         self.answered = True
-        self.stopped = False
         self.unanswered = 0
+        if time > self.stopped_at:
+            self.stopped = False
 
     def heard_totals(self, *, sent: int, received: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
@@ -170,7 +189,7 @@ class Path:
     @property
     def size_max(self) -> int:
         """The largest datagram, UDP payload bytes; 0 = not known yet."""
-        return self.mtu_told if self.search is None else self.search.size
+        return self.mtu_told if self.search is None else self.search.usable
 
     @property
     def mtu(self) -> int:
@@ -186,6 +205,7 @@ class Path:
             answered=self.answered,
             stopped=self.stopped,
             unanswered=self.unanswered,
+            unanswered_max=self.unanswered_max,
             silent=silent,
             mtu=self.size_max,
             loss=self.loss.loss,
@@ -201,6 +221,12 @@ class Path:
         return old, new
 
     @property
+    def unanswered_max(self) -> int:
+        """Requests without a reply that make a path degraded: more where replies take long."""
+        beats = self.rtt.mean // self.settings.beat
+        return UNANSWERED_MAX + (beats if beats >= UNANSWERED_MAX else 0)
+
+    @property
     def works(self) -> bool:
         return self.condition in _WORKS
 
@@ -214,6 +240,14 @@ class Path:
 
     # Timing of requests (client).
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether MTU discovery is under way, with any prospect."""
+        search = self.search
+        if search is None or not self.answered or self.unanswered >= self.unanswered_max:
+            return False
+        return search.probe > 0 and not search.is_fruitless
+
     def request_now(self) -> None:
         """Let the next request leave at once: there is news for the peer."""
         self.requested_at = 0
@@ -221,13 +255,15 @@ class Path:
     def request_interval(self, *, idle: bool, keepalive: int) -> int:
         """µs until the next request, from the last one."""
         beat = self.settings.beat
-        if self.unanswered >= UNANSWERED_SLOW or self.stopped:
+        if self.unanswered >= 3 * self.unanswered_max or self.stopped:
             return SLOW_BEATS * beat
-        if self.search is not None and self.search.probe and self.answered:
+        if self.is_searching:
             # The newest sample too: the mean remembers what waited in a queue at the start. Too
             # short an interval does no harm, since plain requests are judged by it alike.
             trip = min(self.rtt.mean, self.rtt.newest)
             return min(max(PROBE_INTERVAL_MIN, trip), SLOW_BEATS * beat)
+        if self.search is not None and self.search.is_fruitless:
+            return SLOW_BEATS * beat
         if idle and self.works and not self.unanswered:
             return max(keepalive, beat)
         return beat
@@ -239,7 +275,7 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
-        self.shaper.rate = ceiling if self.settings.fixed_rate else self.estimator.rate
+        self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.rate)
 
     def arrival(self, *, size: int, now: int) -> int:
         """When a datagram of `size` bytes would be at the peer if it were sent here."""

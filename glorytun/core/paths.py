@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from glorytun.core.address import PathId
-from glorytun.core.events import PathAdded, PathChanged, PathRemoved, TunnelMtuChanged
+from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
@@ -48,8 +48,10 @@ class Paths:
     def get(self, path_id: PathId) -> Path | None:
         return self._paths.get(path_id)
 
-    def add(self, path_id: PathId, settings: PathSettings) -> Path:
-        path = self._paths[path_id] = Path(path_id, settings, client=self._client)
+    def add(self, path_id: PathId, settings: PathSettings, *, after: int) -> Path:
+        """Make a path; for `after` see `Path.start_anew`."""
+        path = Path(path_id, settings, client=self._client, after=after)
+        self._paths[path_id] = path
         self._outbox.events.append(PathAdded(path=path_id))
         return path
 
@@ -79,6 +81,15 @@ class Paths:
         for path in list(self._paths.values()):
             if now - path.rx_at >= FORGET_AFTER:
                 self.remove(path, "nothing came on it for a minute")
+
+    def report_mtu(self, path: Path) -> None:
+        """The client's: say what MTU discovery has settled on, once, also to the server."""
+        search = path.search
+        if search is None or search.probe or search.size == path.mtu_reported:
+            return
+        path.mtu_reported = search.size
+        path.request_now()  # The server waits to be told, even when we are idle.
+        self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
 
     def judge(self, now: int) -> None:
         """Bring all conditions up to date, and what follows from them."""

@@ -10,12 +10,15 @@ so something has to be said to it."""
 
 BURST = 5_000
 """µs of a path's rate that may leave at once."""
+DEBT_MAX = SECOND // 2
+"""µs that control messages, which don't wait, may keep data waiting on a slow path."""
 LINK_OVERHEAD = 38
 """Bytes of an Ethernet frame around the IP packet: preamble, header, checksum, gap."""
 QUEUE_MAX = 30_000
-"""µs of queueing on the way to the peer that we take as a sign of too much."""
+"""µs of queueing that we take as a sign of sending too much."""
 _QUEUE_LOW = 5_000
 _INTERVAL = SECOND // 5
+_TRIP_MEMORY = 10 * SECOND
 _RATE_MIN = 250_000
 
 
@@ -29,6 +32,12 @@ class Shaper:
         """bytes/s."""
         self.busy_until = 0
 
+    def set_rate(self, rate: int) -> None:
+        """Change the rate; debts of a much slower one are forgiven."""
+        if rate > 2 * self.rate:
+            self.busy_until = 0
+        self.rate = rate
+
     def ready_at(self) -> int:
         """From when on the next datagram may leave."""
         return self.busy_until - BURST
@@ -38,60 +47,88 @@ class Shaper:
         if self.rate >= RATE_UNLIMITED:
             self.busy_until = now
             return
-        self.busy_until = max(self.busy_until, now) + size * SECOND // self.rate
+        start = min(max(self.busy_until, now), now + DEBT_MAX)
+        self.busy_until = start + size * SECOND // self.rate
 
 
 class RateEstimator:
     """Finds the rate of a path from what arrives and how long it queues, below a ceiling.
 
-    Fed with each reply. Delays are differences of two clocks: only their changes mean something.
+    Fed with each reply. The rate falls only while we send more than arrives and the round trips
+    are longer than the shortest of late: a silent application, a noisy link or a wrong clock is
+    no reason.
     """
 
-    __slots__ = ("_at", "_bytes", "_delay_min", "_queue", "_queued", "ceiling", "rate")
+    __slots__ = (
+        "_at",
+        "_queued",
+        "_received",
+        "_sent",
+        "_sent_at",
+        "_trip",
+        "_trip_min",
+        "_trip_min_before",
+        "_trip_min_until",
+        "ceiling",
+        "rate",
+    )
 
     def __init__(self) -> None:
         self.ceiling = RATE_UNLIMITED
         self.rate = RATE_UNLIMITED
         """bytes/s."""
-        self._delay_min: int | None = None
-        self._at = 0
-        self._bytes = 0
-        self._queue: int | None = None
-        """The shortest queue of the interval: jitter is no queue."""
+        self._trip: int | None = None
+        """The shortest round trip of the interval: jitter is no queue."""
+        self._trip_min: int | None = None
+        self._trip_min_before: int | None = None
+        self._trip_min_until = 0
+        self._sent_at = self._at = 0
+        self._sent = self._received = 0
         self._queued = 0
 
     def set_ceiling(self, ceiling: int) -> None:
         """Start again from a rate that the user or the peer gave, bytes/s."""
         self.ceiling = self.rate = ceiling
 
-    def add(self, *, at: int, delay: int, received: int) -> None:
-        """A reply left the peer at its time `at`, µs, after it had received `received` bytes.
+    def add(self, *, sent_at: int, sent: int, at: int, received: int, trip: int) -> None:
+        """A reply came.
 
-        `delay` is the time on the peer's clock when our request arrived less that on ours when
-        it left.
+        At our time `sent_at`, µs, we had sent `sent` bytes; at the peer's time `at` that had
+        received `received` of them. `trip` is the round-trip time, µs.
         """
-        if self._delay_min is None or delay < self._delay_min:
-            self._delay_min = delay
-        queue = delay - self._delay_min
-        self._delay_min += queue // 256  # Clocks drift and routes change: the floor may rise.
-        self._queue = queue if self._queue is None else min(self._queue, queue)
-        if at < self._at or received < self._bytes:
-            self._at, self._bytes = at, received
+        self._note_trip(trip, sent_at)
+        if sent_at <= self._sent_at or at <= self._at or received < self._received:
             return
-        if at - self._at < _INTERVAL:
+        if self._at and sent_at - self._sent_at < _INTERVAL:
             return
-        delivered = (received - self._bytes) * SECOND // (at - self._at)
-        first = not self._at
-        queue = self._queue
-        self._at, self._bytes, self._queue = at, received, None
-        if not first:
-            self._adjust(queue, delivered)
+        if self._at:
+            pushed = (sent - self._sent) * SECOND // (sent_at - self._sent_at)
+            delivered = (received - self._received) * SECOND // (at - self._at)
+            self._adjust(pushed=pushed, delivered=delivered)
+        self._sent_at, self._sent = sent_at, sent
+        self._at, self._received = at, received
+        self._trip = None
 
-    def _adjust(self, queue: int, delivered: int) -> None:
-        self._queued = self._queued + 1 if queue > QUEUE_MAX else 0
+    def _note_trip(self, trip: int, now: int) -> None:
+        """Keep the shortest round trip of the last ten to twenty seconds."""
+        if now >= self._trip_min_until:
+            self._trip_min_before, self._trip_min = self._trip_min, None
+            self._trip_min_until = now + _TRIP_MEMORY
+        self._trip_min = trip if self._trip_min is None else min(self._trip_min, trip)
+        self._trip = trip if self._trip is None else min(self._trip, trip)
+
+    def _queue(self) -> int:
+        """µs by which round trips are longer than the shortest of late."""
+        shortest = [trip for trip in (self._trip_min, self._trip_min_before) if trip is not None]
+        return (self._trip or 0) - min(shortest, default=0)
+
+    def _adjust(self, *, pushed: int, delivered: int) -> None:
+        queue = self._queue()
+        too_much = queue > QUEUE_MAX and pushed > delivered + delivered // 16
+        self._queued = self._queued + 1 if too_much else 0
         if self._queued >= 2:  # One long delay may be a hiccup of either host.
             self._queued = 0
             self.rate = min(self.rate, max(delivered * 17 // 20, _RATE_MIN))
-        elif delivered > self.rate * 7 // 10:
+        elif queue <= QUEUE_MAX and delivered > self.rate * 7 // 10:
             self.rate += self.rate // (4 if queue < _QUEUE_LOW else 20)
         self.rate = min(self.rate, self.ceiling)

@@ -1,9 +1,15 @@
 """Windows over received times: each time is accepted once, and none that is too old to tell."""
 
+from collections import deque
+
 from glorytun.core.settings import SECOND
 
 WINDOW = 1 << 20
 """µs that a late datagram may be behind the newest: 1.05 s, where the protocol asks for 1 s."""
+
+CONTROL_WINDOW = 16 * SECOND
+"""µs that a late control message may be behind the newest: a queue may hold one path's up."""
+CONTROL_SEEN_MIN = 64
 
 _STEP_BITS = 1
 _SLOTS = WINDOW >> _STEP_BITS
@@ -11,11 +17,7 @@ _ZEROS = memoryview(bytes(_SLOTS))
 
 
 class ReplayWindow:
-    """One byte for each 2 µs step of the last second, as a ring indexed by time.
-
-    The two flag bits of a control time are 1 or 3, so control times of both roles and data times
-    all fall into different steps when they differ at all.
-    """
+    """One byte for each 2 µs step of the last second, as a ring indexed by time."""
 
     __slots__ = ("_seen", "newest")
 
@@ -41,12 +43,6 @@ class ReplayWindow:
         self._seen[(time >> _STEP_BITS) % _SLOTS] = 1
         return True
 
-    def restart(self, time: int) -> None:
-        """Begin again at `time`, which may be older: the peer's clock was proven to be set back."""
-        self._seen[:] = _ZEROS
-        self.newest = time
-        self._seen[(time >> _STEP_BITS) % _SLOTS] = 1
-
     def _advance(self, time: int) -> None:
         """Forget the steps that fall out of the window as `time` becomes the newest."""
         first = (self.newest >> _STEP_BITS) + 1
@@ -59,35 +55,61 @@ class ReplayWindow:
         self.newest = time
 
 
-class ControlWindow(ReplayWindow):
-    """The window over a peer's control times, which also lets a peer's clock be set back.
+class ControlWindow:
+    """The window over a peer's control times, as wide as paths differ in delay.
 
-    After such a peer has restarted, all it says is too old. A message that answers one of ours
-    (a *fresh* one) can't be a replay, whatever its time: it begins the window again. From then on
-    the times that were accepted before, up to `_distrusted_until`, need that proof too.
+    Its first message has to be *fresh*, an answer to one of ours: else what was captured before
+    we started could be replayed. So has one that is too old: a peer that was restarted with an
+    earlier clock begins the window again. From then on the times that were accepted before, up to
+    `_distrusted_until`, need that proof too.
     """
 
-    __slots__ = ("_distrusted_until",)
+    __slots__ = ("_distrusted_until", "_order", "_seen", "newest")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._seen: set[int] = set()
+        self._order: deque[int] = deque()
+        """What is in `_seen`, as it came."""
         self._distrusted_until = 0
+        self.newest = 0
+        """The newest accepted time, µs since the epoch; 0 = none yet."""
+
+    @property
+    def is_distrusting(self) -> bool:
+        """Whether what isn't fresh may yet be a replay: the peer's clock goes over old ground."""
+        return self.newest <= self._distrusted_until
 
     def is_doubtful(self, time: int) -> bool:
-        """Whether a message of this time is refused only for want of freshness."""
-        return time <= self.newest - WINDOW or self.newest + WINDOW < time
+        """Whether a message of this time that was refused may yet prove to be fresh."""
+        return time not in self._seen
 
     def admit(self, time: int, *, fresh: bool) -> bool:
         """Accept the time of an authentic message, or not."""
-        if self.newest + WINDOW < time <= self._distrusted_until and not fresh:
+        if time in self._seen:
             return False
-        if self.accept(time):
-            return True
-        if not fresh or time > self.newest - WINDOW:
+        is_old = time <= self.newest - CONTROL_WINDOW
+        if not fresh and (not self.newest or is_old or self._is_distrusted(time)):
             return False
-        self._distrusted_until = max(self._distrusted_until, self.newest)
-        self.restart(time)
+        if is_old:
+            self._distrusted_until = max(self._distrusted_until, self.newest)
+            self.newest = time
+        self._add(time)
         return True
+
+    def _is_distrusted(self, time: int) -> bool:
+        return self.newest + WINDOW < time <= self._distrusted_until
+
+    def _add(self, time: int) -> None:
+        self.newest = max(self.newest, time)
+        self._seen.add(time)
+        self._order.append(time)
+        while len(self._order) > CONTROL_SEEN_MIN and self._is_forgettable(self._order[0]):
+            self._seen.discard(self._order.popleft())
+
+    def _is_forgettable(self, time: int) -> bool:
+        """Whether the window refuses a time without remembering it."""
+        is_old = time <= self.newest - CONTROL_WINDOW
+        return is_old or self._is_distrusted(time)
 
 
 assert WINDOW >= SECOND

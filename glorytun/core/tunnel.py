@@ -16,11 +16,11 @@ from dataclasses import replace
 from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK, Conversation
-from glorytun.core.events import Event, PathMtuFound
+from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange, Session
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
-from glorytun.core.paths import Paths
+from glorytun.core.paths import PATHS_MAX, Paths
 from glorytun.core.settings import (
     SECOND,
     PathChange,
@@ -42,6 +42,14 @@ from glorytun.errors import TunnelError
 
 IDLE_AFTER = SECOND
 """Without data for so long, a client's requests go at `keepalive` (PROTOCOL 3)."""
+
+# What this implementation chose.
+
+SEND_MAX = 64
+"""Packets in a batch given to `send`."""
+WAKE_INTERVAL = SECOND // 10
+WAKE_TRIES = 10
+"""Marks that a server sends on each path to make an idle client ask again."""
 
 
 class Tunnel:
@@ -72,10 +80,13 @@ class Tunnel:
             exchange=self._exchange,
             paths=self._paths,
             outbox=self._outbox,
+            now=now,
         )
         self._plain = bytearray(0)
         self._data_at = 0
         """When data was sent or received the last time."""
+        self._wake_at: int | None = None
+        self._wake_tries = 0
         self._timeout_at: int | None = None
         self._sent_bytes = self._sent_total = 0
         self._received_bytes = self._received_total = 0
@@ -96,12 +107,12 @@ class Tunnel:
         return self._timeout_at
 
     def next_send_at(self, now: int) -> int | None:
-        """From when on `send` takes packets; None while it can't, for lack of a key or a path."""
+        """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path."""
         session = self._exchange.sending
         if session is None:
             return None
         ready_at = self._paths.scheduler.ready_at(now)
-        return None if ready_at is None else max(ready_at, session.times.ready_at(1))
+        return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
 
     @property
     def mtu(self) -> int:
@@ -125,6 +136,8 @@ class Tunnel:
         path.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
         self._sent_total += packets.count
         self._sent_bytes += packets.total()
+        if not self._client and self._is_idle(now):
+            self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
         return [Outgoing(path.id, datagrams)]
 
@@ -150,10 +163,15 @@ class Tunnel:
 
     def _receive_control(self, datagram: Batch, path_id: PathId, now: int) -> None:
         if self._conversation.receive(datagram, path_id, now) is not None:
+            self._wake_at = None
             self._judge(now)
 
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         good = self._open(datagrams, path_id.remote, now)
+        path = self._paths.get(path_id)
+        if good[-1] and datagrams.last == OVERHEAD + len(MARK):
+            good[-1] = False
+            self._heard_mark(path, now)
         count = sum(good)
         if not count:
             return []
@@ -167,20 +185,29 @@ class Tunnel:
         )
         runs = list(packets.runs(good))
         size = sum(run.total() for run in runs)
-        # From an address we don't know yet, data makes no path: the next request does.
-        path = self._paths.get(path_id)
         if path is not None:
-            path.count_received(size=size + count * OVERHEAD, count=count, now=now)
-            self._paths.note_heard(path, now)
-        if size == count == len(MARK):
-            # The peer uses a new key; the server answers, so that the client need not wait.
-            if path is not None and not self._client:
-                self._conversation.send_mark(path, now)
-            return []
+            self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
         self._received_total += count
         self._received_bytes += size
         self._note_data(now)
         return runs
+
+    def _heard_mark(self, path: Path | None, now: int) -> None:
+        """A client uses a new key, and is answered so that it need not wait; or a server wakes us.
+
+        From an address we don't know yet, neither this nor other data makes a path: the next
+        request does.
+        """
+        if path is not None:
+            self._count_received(path, size=OVERHEAD + len(MARK), count=1, now=now)
+        if self._client:
+            self._note_data(now)
+        elif path is not None:
+            self._conversation.send_mark(path, now)
+
+    def _count_received(self, path: Path, *, size: int, count: int, now: int) -> None:
+        path.count_received(size=size, count=count, now=now)
+        self._paths.note_heard(path, now)
 
     def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
@@ -234,7 +261,21 @@ class Tunnel:
         self._data_at = now
 
     def _is_idle(self, now: int) -> bool:
-        return now - self._data_at >= IDLE_AFTER
+        """Whether there is nothing to ask for often, on any path: a server compares them."""
+        if now - self._data_at < IDLE_AFTER:
+            return False
+        return not any(path.is_searching for path in self._paths)
+
+    def _wake_client(self, now: int) -> None:
+        """The server's, when it sends after an idle time: make the client ask on all its paths.
+
+        One of them may have died meanwhile, and only the client's requests tell which.
+        """
+        self._wake_tries += 1
+        self._wake_at = now + WAKE_INTERVAL if self._wake_tries < WAKE_TRIES else None
+        for path in self._paths:
+            if path.works:
+                self._conversation.send_mark(path, now)
 
     # Time.
 
@@ -250,16 +291,23 @@ class Tunnel:
             self._paths.forget_silent(now)
             if not len(self._paths):
                 exchange.forget()
+            if self._wake_at is not None and now >= self._wake_at:
+                self._wake_client(now)
         self._judge(now)
 
     def _send_requests(self, now: int) -> None:
-        """The client's beats. Idle paths take turns together, so that a server hears all alike."""
+        """The client's beats. One that begins to look for an MTU ends the idleness of all."""
+        while due := self._due(now):
+            for path in due:
+                self._beat(path, now)
+
+    def _due(self, now: int) -> list[Path]:
+        """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
         idle = self._is_idle(now)
         due = [path for path in self._paths if self._is_due(path, idle=idle, now=now)]
         if idle and any(path.works for path in due):
             due += [path for path in self._paths if path.works and path not in due]
-        for path in due:
-            self._beat(path, idle=idle, now=now)
+        return due
 
     def _is_due(self, path: Path, *, idle: bool, now: int) -> bool:
         at = self._request_at(path, idle=idle)
@@ -273,35 +321,37 @@ class Tunnel:
         keepalive = self.settings.keepalive
         return path.requested_at + path.request_interval(idle=idle, keepalive=keepalive)
 
-    def _beat(self, path: Path, *, idle: bool, now: int) -> None:
+    def _beat(self, path: Path, now: int) -> None:
         """A plain request, and a probe of the MTU beside it when there is one to make."""
-        path.requested_at = now
         path.unanswered += 1
-        probe = self._probe(path, idle=idle, now=now)
+        probes = self._probes(path, now)
+        path.requested_at = now
         self._conversation.send_request(path, now)
-        if probe:
-            self._conversation.send_request(path, now, size=probe)
+        for size in probes:
+            self._conversation.send_request(path, now, size=size)
 
-    def _probe(self, path: Path, *, idle: bool, now: int) -> int:
-        """The size to probe on a path, or 0; gives up one that was probed enough."""
+    def _probes(self, path: Path, now: int) -> tuple[int, ...]:
+        """The sizes to probe on a path; one that was probed enough is given up."""
         search = path.search
         if search is None or not path.answered or path.settings.state == PathState.DOWN:
-            return 0
-        if search.probe and search.is_too_big() and search.on_too_big(now):
-            self._outbox.events.append(PathMtuFound(path=path.id, mtu=path.mtu))
-        if not idle:
-            search.on_timeout(now)
-        if search.probe:
-            search.on_requests_sent(now)
-        return search.probe
+            return ()
+        if search.probe and search.is_too_big():
+            search.on_too_big(now)
+            self._paths.report_mtu(path)
+        search.on_timeout(now)
+        return search.take_probes(now)
 
     def on_too_big(self, path_id: PathId, size: int, now: int) -> None:
         """The kernel did not send a datagram of `size` bytes: its interface's MTU is smaller."""
         path = self._paths.get(path_id)
-        search = path.search if path else None
-        if search is not None and size == search.probe and search.on_too_big(now):
-            self._outbox.events.append(PathMtuFound(path=path_id, mtu=search.size - OVERHEAD))
-            self._judge(now)
+        if path is None or path.search is None:
+            return
+        if size == path.search.probe:
+            path.search.on_too_big(now)
+            self._paths.report_mtu(path)
+        elif size <= path.search.size:
+            path.search.restart()
+        self._judge(now)
 
     def _judge(self, now: int) -> None:
         self._paths.judge(now)
@@ -310,7 +360,11 @@ class Tunnel:
     def _reschedule(self, now: int) -> None:
         """Find out when `on_timeout` is due next."""
         idle = self._is_idle(now)
-        times = [self._exchange.next_timeout(), self._paths.next_timeout(now, idle=idle)]
+        times = [
+            self._exchange.next_timeout(),
+            self._paths.next_timeout(now, idle=idle),
+            self._wake_at,
+        ]
         if self._client:
             times.append(self._exchange.renewed_at + self.settings.kxtimeout)
             times += [self._request_at(path, idle=idle) for path in self._paths]
@@ -327,13 +381,13 @@ class Tunnel:
                     f"there is no path {path_id}",
                     hint="'glorytun path' lists them, 'glorytun path up ADDRESS' makes one",
                 )
-            if not self._paths.make_room(now):
-                raise TunnelError(f"there are {len(self._paths)} paths already, no more may be")
-            path = self._paths.add(path_id, PathSettings())
+            if len(self._paths) >= PATHS_MAX:
+                raise TunnelError(f"there are {PATHS_MAX} paths, and no more may be")
+            path = self._paths.add(path_id, PathSettings(), after=self._conversation.sent_time)
         if not self._client:
             self._pin(path, change)
         self._apply(path, change)
-        self._timeout_at = now
+        self._judge(now)
 
     def _pin(self, path: Path, change: PathChange) -> None:
         """A server decides on its own sending rate only; the rest is the client's."""
@@ -354,7 +408,7 @@ class Tunnel:
         was_down = path.settings.state == PathState.DOWN
         path.settings = replace(path.settings, **values)
         if was_down != (path.settings.state == PathState.DOWN):
-            path.start_anew()
+            path.start_anew(self._conversation.sent_time)
         path.apply_rate()
         path.request_now()
 

@@ -147,13 +147,11 @@ def push_control(message: ControlMessage, *, size: int) -> bytes:
     return (body + _push_extensions(message.extensions, room)).ljust(size - OVERHEAD, b"\0")
 
 
-def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | None:
-    """The message of a control datagram's plaintext; None when it is too short to be one.
+def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage:
+    """The message of a control datagram's plaintext, `CONTROL_SIZE` bytes or more of it.
 
-    Any bytes at all give a message or None: values are checked by whoever uses them.
+    Any such bytes give a message: values are checked by whoever uses them.
     """
-    if len(plaintext) < CONTROL_SIZE:
-        return None
     (
         sent_time,
         state,
@@ -197,14 +195,15 @@ def pull_control(plaintext: bytes | bytearray | memoryview) -> ControlMessage | 
 
 
 def _push_extensions(extensions: Extensions, room: int) -> bytes:
-    values = {
-        _EXTENSION_CONFIRM: extensions.confirm,
-        _EXTENSION_SOFTWARE: extensions.software.encode()[:SOFTWARE_MAX],
-    }
-    if extensions.capabilities is not None:
-        values[_EXTENSION_CAPABILITIES] = bytes([extensions.capabilities])
+    """The most important first: what doesn't fit is left out."""
+    known = extensions.capabilities
+    values = (
+        (_EXTENSION_CAPABILITIES, b"" if known is None else bytes([known])),
+        (_EXTENSION_CONFIRM, extensions.confirm),
+        (_EXTENSION_SOFTWARE, extensions.software.encode()[:SOFTWARE_MAX]),
+    )
     block = b""
-    for kind, value in sorted(values.items()):
+    for kind, value in values:
         if value and len(block) + 2 + len(value) <= room:
             block += bytes([kind, len(value)]) + value
     return block

@@ -23,13 +23,6 @@ class Loop:
         del self._callbacks[fd]
         self._epoll.unregister(fd)
 
-    def pause_reader(self, fd: int) -> None:
-        """Leave what can be read on `fd` where it is, until `resume_reader`."""
-        self._epoll.modify(fd, 0)
-
-    def resume_reader(self, fd: int) -> None:
-        self._epoll.modify(fd, select.EPOLLIN)
-
     def turn(self, timeout: int | None) -> None:
         """Wait up to `timeout` µs (None: for ever) and call back once for each ready descriptor."""
         # Rounded up: a timer that is called a little too early would spin until it is due.

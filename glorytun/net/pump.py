@@ -98,8 +98,11 @@ class Pump:
         paused = self._send_at is None or self._send_at > now
         if paused != self._is_paused:
             self._is_paused = paused
-            change = self._loop.pause_reader if paused else self._loop.resume_reader
-            change(self._tun.fileno())
+            # Taken out altogether: epoll reports an error of the device even to who wants nothing.
+            if paused:
+                self._loop.remove_reader(self._tun.fileno())
+            else:
+                self._loop.add_reader(self._tun.fileno(), self._on_tun)
         return paused
 
     def _send(self, path: PathId, datagrams: Batch) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import re
+import select
 import struct
 from pathlib import Path
 
@@ -72,6 +73,13 @@ class Tun:
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
         return self._descriptor
+
+    def check(self) -> None:
+        """Raise DeviceError when the device was deleted, which nobody reads to find out."""
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        if poll.poll(0):
+            self.read()
 
     def read(self) -> Batch | None:
         """The next packet, or None when there is none.

@@ -2,11 +2,13 @@
 
 import os
 import re
+import select
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,60 @@ def test_one_of_two_must_be_named(lab: Lab, tunnels: Tunnels) -> None:
     result = first.glorytun("show")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_deleted_device_ends_it(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """A TUN that is deleted under a daemon ends it with one line and status 1, in any state."""
+    topology = direct(lab)
+    daemon = tunnels.make(Tunnel, topology.server)  # Without a client it doesn't read the TUN.
+    if role == "server":
+        daemon.start()
+    else:
+        pair = tunnels.join(topology, Tunnel, Tunnel)
+        pair.wait_running()
+        daemon = pair.client
+    daemon.host.ip(f"link delete {daemon.dev}")
+    assert daemon.process is not None
+    assert daemon.process.wait(timeout=8) == 1
+    assert "deleted" in daemon.logged().splitlines()[-1]
+    assert "Traceback" not in daemon.logged()
+
+
+def test_device_of_somebody_else_stays(lab: Lab, tunnels: Tunnels) -> None:
+    """A TUN that was there before is there afterwards, also when the start fails."""
+    daemon = tunnels.make(Tunnel, direct(lab).server)
+    daemon.host.ip(f"tuntap add {daemon.dev} mode tun")
+    daemon.start()
+    daemon.stop()
+    assert daemon.host.device(daemon.dev)
+    obstacle = daemon.directory / f"{daemon.dev}.sock"
+    obstacle.mkdir()
+    words = ("bind", "0.0.0.0", "dev", daemon.dev, "keyfile", str(tunnels.key))
+    assert daemon.glorytun(*words).returncode == 1
+    assert daemon.host.device(daemon.dev)
+    daemon.host.ip(f"link delete {daemon.dev}")
+    assert daemon.glorytun(*words, "persist").returncode == 1
+    assert not daemon.host.device(daemon.dev)
+    obstacle.rmdir()
+
+
+def test_log_that_nobody_reads(lab: Lab, tunnels: Tunnels) -> None:
+    """A full pipe behind stderr stops neither the answers nor the end."""
+    daemon = tunnels.make(Tunnel, direct(lab).server)
+    os.mkfifo(daemon.log)
+    reader = os.open(daemon.log, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(daemon.log, os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"\n" * select.PIPE_BUF)
+    try:
+        daemon.start()
+        assert daemon.glorytun("show").returncode == 0
+        daemon.stop()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def _untraced() -> dict[str, str]:

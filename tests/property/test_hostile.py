@@ -50,15 +50,20 @@ KINDS: list[tuple[Maker, set[BadKind]]] = [
 ]
 
 
-def started() -> Simulation:
+Captured = list[tuple[Side, int, bytes]]
+
+
+def started() -> tuple[Simulation, Captured]:
+    """A tunnel at work, and datagrams that have arrived: for whom, on which path."""
     simulation = Simulation(Wire(), Wire())
     simulation.up()
     simulation.run(SECOND)
     for side in (simulation.client, simulation.server):
         simulation.stream(side, count=20, interval=10 * MILLISECOND)
-    simulation.run(50 * MILLISECOND)  # All that was captured has arrived by now.
+    captured = simulation.captured
+    simulation.run(50 * MILLISECOND)
     assert simulation.server.conditions() == [Condition.RUNNING] * 2
-    return simulation
+    return simulation, captured
 
 
 def counts(side: Side) -> dict[BadKind, int]:
@@ -81,13 +86,11 @@ def test_hostile_datagrams(
     make: Maker, kinds: set[BadKind], is_client: bool, is_stranger: bool
 ) -> None:
     """None is delivered, makes a path or moves one; memory is flat, traffic goes on."""
-    simulation = started()
+    simulation, captured = started()
     random = Random(1)
     side = simulation.client if is_client else simulation.server
     other = simulation.server if is_client else simulation.client
-    genuine = [
-        (index, datagram) for receiver, index, datagram in simulation.captured if receiver is side
-    ]
+    genuine = [(index, datagram) for receiver, index, datagram in captured if receiver is side]
     assert {datagram[0] & 1 for _, datagram in genuine} == {0, 1}, "both data and control"
     before, known = counts(side), paths(side)
     delivered = sum(side.delivered.values())
@@ -123,8 +126,8 @@ def test_hostile_datagrams(
 
 def test_replays_later() -> None:
     """Old control messages, replayed from elsewhere at any later time, make no path."""
-    simulation = started()
-    old = [item for item in simulation.captured if item[2][0] & 1]
+    simulation, captured = started()
+    old = [item for item in captured if item[2][0] & 1]
     for minutes in (0, 1, 5, 9, 11, 30, 60):
         simulation.run(minutes * 60 * SECOND + 50 * MILLISECOND)
         for side, index, datagram in old:

@@ -16,7 +16,7 @@ KEY = "0123456789abcdef" * 4
     [
         ("0", 0),
         ("125000", 125_000),
-        ("8kbit", 1000),
+        ("64kbit", 8000),
         ("1mbit", 125_000),
         ("1Mbit", 125_000),
         ("1.5mbit", 187_500),
@@ -92,7 +92,7 @@ def test_hosts_are_addresses_or_names(host: str) -> None:
         (
             config.parse_rate,
             ["10"],
-            "is 10 bytes/s, and must be 0 (no ceiling) or from 8kbit to 8000gbit",
+            "is 10 bytes/s, and must be 0 (no ceiling) or from 64kbit to 8000gbit",
         ),
         (
             config.time_within(BEAT),

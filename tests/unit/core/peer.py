@@ -229,6 +229,14 @@ def client_peer(**arguments: Any) -> Peer:
     return peer
 
 
-def server_peer(**arguments: Any) -> Peer:
-    """The client of a server under test."""
+def unknown_peer(**arguments: Any) -> Peer:
+    """The client of a server under test that hasn't heard of it yet."""
     return Peer(tunnel=make_tunnel(client=False), **arguments)
+
+
+def server_peer(**arguments: Any) -> Peer:
+    """The client of a server under test, which it has just proven to be: no replay can do that."""
+    peer = unknown_peer(**arguments)
+    [challenge] = peer.say()
+    assert peer.reply(challenge) == []
+    return peer

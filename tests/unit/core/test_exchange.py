@@ -51,7 +51,7 @@ class Pair:
     def talk(self) -> None:
         """A request and its reply."""
         self.now += SECOND
-        assert self.server.heard_client(message(self.client), self.now)
+        assert self.server.heard_client(message(self.client), self.now, renew_after=0)
         assert self.client.heard_server(message(self.server), echo=self.now, now=self.now)
 
     def confirm(self) -> None:
@@ -90,7 +90,7 @@ def test_first_exchange() -> None:
     """The client sends first; the server does when data has opened; then the client knows, too."""
     pair = Pair()
     client, server = pair.client, pair.server
-    assert server.heard_client(message(client), NOW)
+    assert server.heard_client(message(client), NOW, renew_after=0)
     assert server.sending is None
     assert server.receiving() == [server.next]
     assert client.heard_server(message(server), echo=NOW, now=NOW)
@@ -175,7 +175,8 @@ def test_rotation_that_is_never_confirmed(pair: Pair) -> None:
 
 def test_reply_to_an_older_request_is_not_listened_to(pair: Pair) -> None:
     """A server that can't have seen the new key yet doesn't bring the old one back."""
-    reply = message(pair.server)
+    # Of 0.3.4, whose replies confirm nothing.
+    reply = message(pair.server, extensions=Extensions())
     pair.client.rotate(pair.now, after=pair.now)
     before = pair.client.sending
     assert pair.client.heard_server(reply, echo=pair.now, now=pair.now)
@@ -214,6 +215,17 @@ def test_client_restarts(pair: Pair) -> None:
     assert pair.server.last is before
 
 
+@pytest.mark.parametrize(("age", "renewed"), [(59, False), (60, True)])
+def test_server_renews_an_old_pair_only(pair: Pair, age: int, renewed: bool) -> None:
+    """With a new key of the client the server's own pair is replaced when it is old enough."""
+    before, now = pair.server.pair.public, pair.server.renewed_at + age * SECOND
+    pair.client = make(client=True, seed=7)
+    assert pair.server.heard_client(message(pair.client), now, renew_after=60 * SECOND)
+    assert (pair.server.pair.public != before) == renewed
+    assert pair.client.heard_server(message(pair.server), echo=now, now=now)
+    assert passes(pair.client.sending, pair.server.next)
+
+
 def test_server_restarts(pair: Pair) -> None:
     """The client takes the new server's key at once: only it can have answered."""
     pair.server = make(client=False, seed=8)
@@ -231,7 +243,7 @@ def test_key_that_leaves_no_secret(pair: Pair) -> None:
         if exchange is pair.client:
             assert not exchange.heard_server(heard, echo=pair.now, now=pair.now)
         else:
-            assert not exchange.heard_client(heard, pair.now)
+            assert not exchange.heard_client(heard, pair.now, renew_after=SECOND)
         assert (exchange.current, exchange.next, exchange.last, exchange.remote) == before
 
 
@@ -286,6 +298,6 @@ def test_cipher(ours: Capability, theirs: Capability | None, aes: bool, cipher: 
     assert client.sending is not None
     assert client.sending.cipher == cipher
     server = make(client=False, ours=ours)
-    assert server.heard_client(message(other, aes=aes, extensions=extensions), NOW)
+    assert server.heard_client(heard, NOW, renew_after=0)
     assert server.next is not None
     assert server.next.cipher == cipher

@@ -7,10 +7,10 @@ import pytest
 
 from glorytun.core.mtu import (
     CONFIRM_INTERVAL,
+    LADDER,
     PROBE_FLOOR,
     PROBE_MAX,
     PROBE_MIN,
-    PROBES,
     RAISE_INTERVAL,
     MtuSearch,
 )
@@ -36,7 +36,7 @@ class Link:
     now: int = NOW
     probed: list[int] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
-    """The sizes that the search said were news."""
+    """The sizes that the search ended with, each once until another one came."""
 
     def __post_init__(self) -> None:
         self._random = Random(self.seed)
@@ -47,28 +47,22 @@ class Link:
         self.now += interval
         while self._answers and self._answers[0][0] <= self.now:
             _, size, sent_at = self._answers.pop(0)
-            self._note(self.search.on_answer(size, sent_at=sent_at, now=self.now))
+            self.search.on_answer(size, sent_at=sent_at, now=self.now)
         if self.search.probe and self.search.is_too_big():
-            self._note(self.search.on_too_big(self.now))
+            self.search.on_too_big(self.now)
+        if not self.search.probe and self.settled[-1:] != [self.search.size]:
+            self.settled.append(self.search.size)
         self.search.on_timeout(self.now)
-        if self.search.probe:
-            self._request()
-
-    def _request(self) -> None:
-        self.search.on_requests_sent(self.now)
-        self.probed.append(self.search.probe)
-        for size in (REQUEST_SIZE, self.search.probe):
+        probes = self.search.take_probes(self.now)
+        self.probed += probes
+        for size in (REQUEST_SIZE, *probes) if probes else ():
             if size <= self.size and self._random.random() >= self.loss:
                 self._answers.append((self.now + self.trip, size, self.now))
 
-    def _note(self, news: bool) -> None:
-        if news:
-            self.settled.append(self.search.size)
-
-    def settle(self, *, steps: int = 3000) -> int:
+    def settle(self, *, steps: int = 3000, interval: int = INTERVAL) -> int:
         """Drive until nothing is asked any more; the size found."""
         for _ in range(steps):
-            self.step()
+            self.step(interval)
             if not self.search.probe:
                 return self.search.size
         raise AssertionError(f"nothing is settled after {steps} steps")
@@ -88,24 +82,38 @@ def test_every_size_is_found() -> None:
         assert link.settled == [size]
         assert set(link.probed) <= set(EVERY_SIZE)
         most = max(most, len(link.probed))
-    assert most <= 20 * PROBES
+    assert most <= 120
 
 
-def test_full_size_is_found_with_one_probe() -> None:
-    """The first probe is the maximum: most links pass it, and start at once."""
+def test_full_size_is_found_at_once() -> None:
+    """A ladder of sizes is asked for at once, so most links are known after one round trip."""
     link = Link(size=1500)
-    assert link.settle() == PROBE_MAX
-    assert link.probed == [PROBE_MAX]
+    link.step()
+    assert sorted(link.probed) == list(LADDER)
+    link.step()
+    assert link.search.size == link.search.usable == PROBE_MAX
+    assert link.search.probe == 0
 
 
-def test_ordinary_sizes_first() -> None:
-    """Below the maximum, sizes under 1302 are asked for only when 1302 doesn't pass either."""
-    link = Link(size=PROBE_MIN)
+@pytest.mark.parametrize("size", [PROBE_MIN, 1400, 1471])
+def test_path_is_of_use_after_one_round_trip(size: int) -> None:
+    """The largest step of the ladder that passes is used until the exact size is known."""
+    link = Link(size=size)
+    link.step()
+    link.step()
+    assert link.search.probe
+    assert link.search.usable == max(step for step in LADDER if step <= size)
     link.settle()
-    assert min(link.probed) >= PROBE_MIN
+    assert link.search.usable == size
+
+
+def test_small_size_is_used_when_it_is_sure() -> None:
+    """Less than IPv6 needs is used only when nothing larger passes."""
     link = Link(size=PROBE_MIN - 1)
-    assert link.settle() == PROBE_MIN - 1
-    assert min(link.probed) < PROBE_MIN
+    while link.search.probe:
+        assert link.search.usable == 0
+        link.step()
+    assert link.search.usable == PROBE_MIN - 1
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3, 0.5])
@@ -126,29 +134,28 @@ def test_late_answers(trip: int) -> None:
     """Answers that come after many more requests left are understood all the same."""
     for seed in range(30):
         size = Random(seed).choice(EVERY_SIZE)
-        assert Link(size=size, trip=trip, loss=0.1, seed=seed).settle() == size
+        link = Link(size=size, trip=trip, loss=0.1, seed=seed)
+        assert link.settle(interval=trip // 4) == size
 
 
-def test_answer_that_comes_too_late_mends_the_search() -> None:
-    """A size that was given up, and is answered after all, is not too big."""
+@pytest.mark.parametrize("late", [1400, 1450, PROBE_MAX])
+def test_answer_that_comes_too_late_mends_the_search(late: int) -> None:
+    """An answer of a size that was given up opens the search up to the top again."""
     link = Link(size=PROBE_MIN)
-    while link.search.probe >= 1400:
+    while link.search.probe != PROBE_MIN + 1:
         link.step()
-    assert not link.search.on_answer(1450, sent_at=NOW, now=link.now)
+    assert link.search.on_answer(late, sent_at=link.now, now=link.now)
     link.size = 1460
-    assert link.settle() == 1460
+    assert (link.search.probe == 0) == (late == PROBE_MAX)
+    assert (link.settle() if link.search.probe else link.search.size) == max(late, 1460)
 
 
-def test_given_up_size_is_looked_at_again() -> None:
-    """An answer larger than all that is left to be tried opens the search up to the top."""
+def test_answer_longer_than_any_probe() -> None:
+    """No answer makes a size that is never asked for."""
     search = MtuSearch()
-    while search.probe == PROBE_MAX:
-        search.on_requests_sent(NOW)
-        search.on_answer(REQUEST_SIZE, sent_at=NOW, now=NOW)
-        if search.is_too_big():
-            search.on_too_big(NOW)
-    assert search.on_answer(PROBE_MAX, sent_at=NOW, now=NOW)
-    assert search.size == PROBE_MAX
+    search.take_probes(NOW)
+    assert not search.on_answer(PROBE_MAX + 1, sent_at=NOW, now=NOW)
+    assert search.size == 0
 
 
 def test_silence_settles_nothing() -> None:
@@ -156,42 +163,46 @@ def test_silence_settles_nothing() -> None:
     link = Link(size=0)
     for _ in range(1000):
         link.step()
-    assert set(link.probed) == {PROBE_MAX}
-    assert link.search.size == 0
+    assert set(link.probed) == set(LADDER)
+    assert (link.search.size, link.search.probe) == (0, PROBE_FLOOR)
+    assert not link.search.is_fruitless
+    link.size = PROBE_MAX
+    assert link.settle() == PROBE_MAX
 
 
 def test_old_answers_are_no_sign_of_life() -> None:
     """Answers to requests from before the probe say nothing of the probe's silence."""
     search = MtuSearch()
     for _ in range(50):
-        search.on_requests_sent(NOW)
+        search.take_probes(NOW)
         search.on_answer(REQUEST_SIZE, sent_at=NOW - 1, now=NOW)
     assert not search.is_too_big()
+    for _ in range(10):
+        search.take_probes(NOW)
+        search.on_answer(REQUEST_SIZE, sent_at=NOW, now=NOW)
+    search.on_answer(REQUEST_SIZE, sent_at=NOW, now=NOW)
 
 
 def test_nothing_passes() -> None:
-    """A link that passes less than the floor is asked again from the top, for ever."""
+    """A link that passes less than the floor is asked again for ever, and said to be fruitless."""
     link = Link(size=PROBE_FLOOR - 1)
     for _ in range(2000):
         link.step()
-    assert link.search.size == 0
-    assert set(link.probed) <= set(EVERY_SIZE)
-    rounds = sum(
-        before == PROBE_FLOOR and after == PROBE_MAX
-        for before, after in zip(link.probed, link.probed[1:], strict=False)
-    )
-    assert rounds >= 3
-    while link.search.probe != PROBE_MAX:
-        link.step()
+    assert link.search.usable == 0
+    assert link.search.is_fruitless
+    assert set(link.probed) == set(LADDER)
+    assert link.probed.count(PROBE_MAX) >= 3
     link.size = 1000
-    assert link.settle() == 1000
+    link.settle()
+    assert not link.search.is_fruitless
+    link.pass_time(RAISE_INTERVAL + 60 * SECOND)
+    assert link.search.size == 1000
 
 
 def test_settled_size_is_confirmed() -> None:
     """Every few seconds the size in use has to prove itself, and that is no news."""
     link = Link(size=1400)
     link.settle()
-    assert link.search.next_timeout() == link.now + CONFIRM_INTERVAL
     del link.probed[:]
     link.pass_time(20 * SECOND)
     assert set(link.probed) == {1400}
@@ -218,9 +229,9 @@ def test_loss_unsettles_nothing(loss: float, most: int) -> None:
     for seed in range(100):
         link = Link(size=1400, loss=loss, seed=seed)
         link.settle()
-        link.settled.clear()
+        before = list(link.settled)
         link.pass_time(RAISE_INTERVAL - SECOND)
-        unsettled += bool(link.settled) or link.search.size != 1400
+        unsettled += link.settled != before or link.search.size != before[-1]
     assert unsettled <= most
 
 
@@ -231,8 +242,8 @@ def test_larger_link_is_found() -> None:
     link.pass_time(RAISE_INTERVAL - SECOND)
     assert max(link.probed[-100:]) == 1400
     link.pass_time(2 * SECOND)
-    assert max(link.probed[-10:]) == PROBE_MAX
-    assert link.search.size == 1400
+    assert max(link.probed[-10:]) > 1400
+    assert link.search.usable == 1400
     assert link.settle() == 1400
     assert link.settled == [1400]
     link.size = 1450
@@ -245,6 +256,7 @@ def test_full_size_is_not_raised() -> None:
     """At the maximum there is nothing larger to try: it is confirmed only."""
     link = Link(size=1500)
     link.settle()
+    del link.probed[:]
     link.pass_time(2 * RAISE_INTERVAL)
     assert set(link.probed) == {PROBE_MAX}
 
@@ -252,7 +264,7 @@ def test_full_size_is_not_raised() -> None:
 def test_kernel_says_too_big() -> None:
     """A probe that the kernel refuses to send is given up at once."""
     search = MtuSearch()
-    asked = []
+    asked: list[int] = []
     while search.probe:
         asked.append(search.probe)
         if search.probe > 1400:
@@ -260,13 +272,13 @@ def test_kernel_says_too_big() -> None:
         else:
             search.on_answer(search.probe, sent_at=NOW, now=NOW)
     assert search.size == 1400
-    assert len(asked) == len(set(asked)) <= 12
+    assert len(asked) == len(set(asked)) <= 15
 
 
 def test_nothing_is_asked_when_settled() -> None:
     """After the search, answers and early timeouts change nothing."""
     search = MtuSearch()
-    assert search.next_timeout() is None
+    search.take_probes(NOW)
     assert search.on_answer(PROBE_MAX, sent_at=NOW, now=NOW)
     assert not search.on_answer(PROBE_MAX, sent_at=NOW, now=NOW)
     search.on_timeout(NOW + CONFIRM_INTERVAL - 1)

@@ -9,6 +9,7 @@ from glorytun.core.crypto import CHACHA, make_aead
 from glorytun.core.exchange import Session
 from glorytun.core.nonce import AHEAD_MAX, TimeField
 from glorytun.core.settings import SECOND
+from glorytun.core.tunnel import SEND_MAX
 from glorytun.core.wire import CONTROL_BIT, OVERHEAD, SERVER_BIT, TIME_SIZE, pull_time, unwrap_time
 from tests.simulation import Simulation, Wire
 from tests.unit.core.peer import NOW
@@ -120,13 +121,14 @@ def test_tunnel_waits_rather_than_run_ahead() -> None:
     tunnel, now = simulation.client.tunnel, simulation.now
     count = 0
     while (at := tunnel.next_send_at(now)) is not None and at <= now:
-        assert tunnel.send(packets(1), now)
-        count += 1
+        assert tunnel.send(packets(SEND_MAX), now)
+        count += SEND_MAX
     assert SECOND // 2 - 2000 < count <= SECOND // 2 + 1
-    assert at == now + 2
-    assert tunnel.send(packets(1), at - 1) == []
-    assert tunnel.status().unsent_total == 1
-    assert tunnel.send(packets(1), at)
+    assert at is not None
+    assert now < at <= now + 2 * SEND_MAX
+    assert tunnel.send(packets(SEND_MAX), at - 2) == []
+    assert tunnel.status().unsent_total == SEND_MAX
+    assert tunnel.send(packets(SEND_MAX), at)
 
 
 @given(STEPS)

@@ -14,7 +14,6 @@ from glorytun.core.path import (
     PROBE_INTERVAL_MIN,
     SLOW_BEATS,
     UNANSWERED_MAX,
-    UNANSWERED_SLOW,
     Facts,
     Path,
     condition_of,
@@ -30,6 +29,7 @@ WELL = Facts(
     answered=True,
     stopped=False,
     unanswered=0,
+    unanswered_max=UNANSWERED_MAX,
     silent=False,
     mtu=1472,
     loss=0,
@@ -105,7 +105,7 @@ def running() -> Path:
     """A client's path that works."""
     path = make_path()
     settle(path)
-    path.heard_reply()
+    path.heard_reply(1)
     path.rx_at = NOW
     path.judge(silent=False, is_needed=False)
     assert path.condition == Condition.RUNNING
@@ -148,9 +148,9 @@ def _act(path: Path, action: str) -> None:
         was_down = path.settings.state == PathState.DOWN
         path.settings = replace(path.settings, state=state)
         if was_down != (state == PathState.DOWN):
-            path.start_anew()
+            path.start_anew(NOW)
     elif action == "reply" and path.settings.state != PathState.DOWN:
-        path.heard_reply()
+        path.heard_reply(1)
     elif action in ("settle", "unsettle"):
         if path.search is None:
             path.mtu_told = 1472 if action == "settle" else 0
@@ -177,7 +177,7 @@ def test_down_path_forgets() -> None:
     path.loss.loss = 9
     path.stopped = True
     path.unanswered = 3
-    path.start_anew()
+    path.start_anew(NOW)
     assert not path.answered
     assert not path.stopped
     assert (path.unanswered, path.rtt.mean, path.loss.loss, path.size_max) == (0, 0, 0, 0)
@@ -189,8 +189,8 @@ def test_down_path_forgets() -> None:
         ({}, False, BEAT),
         ({}, True, 25 * SECOND),
         ({"unanswered": 1}, True, BEAT),
-        ({"unanswered": UNANSWERED_SLOW - 1}, True, BEAT),
-        ({"unanswered": UNANSWERED_SLOW}, False, SLOW_BEATS * BEAT),
+        ({"unanswered": 3 * UNANSWERED_MAX - 1}, True, BEAT),
+        ({"unanswered": 3 * UNANSWERED_MAX}, False, SLOW_BEATS * BEAT),
         ({"stopped": True}, False, SLOW_BEATS * BEAT),
         ({"condition": Condition.DEGRADED}, True, BEAT),
     ],
@@ -211,9 +211,50 @@ def test_probes_follow_each_other_at_the_round_trip(trip: int, expected: int) ->
     """While the MTU is looked for, a request leaves each round trip, within bounds."""
     path = make_path()
     assert path.request_interval(idle=False, keepalive=25 * SECOND) == BEAT
-    path.heard_reply()
+    path.heard_reply(1)
     path.rtt.add(trip)
     assert path.request_interval(idle=True, keepalive=25 * SECOND) == expected
+
+
+def test_fruitless_search_is_slow() -> None:
+    """Where not even the floor passes, it is asked for at a tenth of the beat."""
+    path = make_path()
+    path.heard_reply(1)
+    assert path.search is not None
+    path.search.is_fruitless = True
+    assert path.request_interval(idle=False, keepalive=25 * SECOND) == SLOW_BEATS * BEAT
+
+
+@pytest.mark.parametrize(
+    ("trip", "most"),
+    [
+        (0, UNANSWERED_MAX),
+        (BEAT, UNANSWERED_MAX),
+        (4 * BEAT, UNANSWERED_MAX),
+        (5 * BEAT, UNANSWERED_MAX + 5),
+        (20 * BEAT, UNANSWERED_MAX + 20),
+    ],
+)
+def test_requests_under_way_are_not_unanswered(trip: int, most: int) -> None:
+    """Where replies take many beats, as many more requests may be without one."""
+    path = running()
+    path.rtt.add(trip)
+    path.unanswered = most - 1
+    path.judge(silent=False, is_needed=False)
+    assert path.condition == Condition.RUNNING
+    path.unanswered = most
+    assert path.judge(silent=False, is_needed=False) == (Condition.RUNNING, Condition.DEGRADED)
+
+
+def test_outage_is_no_loss() -> None:
+    """What was sent while nobody answered isn't counted as lost when somebody does again."""
+    path = running()
+    path.heard_totals(sent=100, received=100)
+    path.unanswered = UNANSWERED_MAX
+    path.heard_reply(1)
+    path.heard_totals(sent=500, received=101)
+    path.heard_totals(sent=600, received=201)
+    assert path.loss.loss == 0
 
 
 def test_keepalive_is_never_shorter_than_a_beat() -> None:

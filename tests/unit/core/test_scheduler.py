@@ -94,7 +94,7 @@ def test_it_says_when_to_go_on() -> None:
     [
         ([Condition.RUNNING, Condition.WAITING], 0),
         ([Condition.LOSSY, Condition.RUNNING], 1),
-        ([Condition.LOSSY, Condition.DEGRADED], 0),
+        ([Condition.DEGRADED, Condition.LOSSY], 1),
         ([Condition.DEGRADED, Condition.PROBING], 0),
         ([Condition.PROBING, Condition.DOWN], None),
         ([], None),

@@ -6,7 +6,8 @@ import pytest
 
 from glorytun.core.address import PathId
 from glorytun.core.batch import Batch
-from glorytun.core.crypto import CHACHA, make_aead
+from glorytun.core.conversation import MARK
+from glorytun.core.crypto import CHACHA, KeyPair, make_aead
 from glorytun.core.events import (
     DatagramsDropped,
     KeysExchanged,
@@ -19,7 +20,7 @@ from glorytun.core.exchange import LAST_KEPT, Session
 from glorytun.core.paths import FORGET_AFTER, PATHS_MAX
 from glorytun.core.settings import SECOND, PathChange, PathState, SettingsChange
 from glorytun.core.status import BadKind, Condition
-from glorytun.core.tunnel import Tunnel
+from glorytun.core.tunnel import WAKE_TRIES, Tunnel
 from glorytun.core.wire import (
     CONTROL_BIT,
     OVERHEAD,
@@ -40,6 +41,7 @@ from tests.unit.core.peer import (
     open_control,
     seal_control,
     server_peer,
+    unknown_peer,
 )
 
 ROLES = pytest.mark.parametrize("make", [client_peer, server_peer])
@@ -238,16 +240,22 @@ def test_data_under_the_replaced_key() -> None:
     """While keys change, data is opened under the old key and the new one; later the new only."""
     peer = server_peer()
     old = peer.connect()
-    peer.pair = type(peer.pair)(b"n" * 32)
+    peer.pair = KeyPair(b"n" * 32)
     peer.now += SECOND
     peer.say()
     new = peer.connect()
     assert peer.send(old, b"old") == [b"old"]
     assert peer.send(new, b"new") == [b"new"]
     batch = together(
-        peer.seal(old, b"1"), peer.seal(new, b"2"), peer.seal(old, b"3"), peer.seal(new, b"4")
+        peer.seal(old, b"<1>"),
+        peer.seal(new, b"<2>"),
+        peer.seal(old, b"<3>"),
+        peer.seal(new, b"<4>"),
     )
-    assert rows(peer.tunnel.receive(batch, peer.path, peer.now)) == [b"1", b"2", b"3", b"4"]
+    assert rows(peer.tunnel.receive(batch, peer.path, peer.now)) == [b"<1>", b"<2>", b"<3>", b"<4>"]
+    peer.pair = KeyPair(b"o" * 32)
+    peer.say()
+    assert peer.send(old, b"last of three") == [b"last of three"]
     bad = peer.bad(BadKind.DECRYPT)
     peer.tick(LAST_KEPT)
     assert peer.send(old, b"old") == []
@@ -262,9 +270,11 @@ def test_data_under_the_replaced_key() -> None:
 
 def test_nothing_is_due_at_first() -> None:
     """A server waits; a client does so until it has a path."""
-    assert server_peer().tunnel.next_timeout() is None
+    assert unknown_peer().tunnel.next_timeout() is None
     tunnel = Peer(tunnel=client_peer().tunnel).tunnel
-    assert tunnel.next_timeout() == NOW
+    timeout = tunnel.next_timeout()
+    assert timeout is not None
+    assert timeout <= NOW
 
 
 def test_client_renews_its_key() -> None:
@@ -302,6 +312,46 @@ def test_idle_client_is_quiet() -> None:
     peer.send(session, b"data")
     assert peer.tunnel.next_timeout() == peer.now
     assert len(peer.tick()[0]) == REQUEST_SIZE
+
+
+def test_server_wakes_an_idle_client() -> None:
+    """Data after a rest is followed by packets of one byte, until the client asks or a second."""
+    peer = server_peer()
+    session = peer.connect()
+    peer.tick(5 * SECOND)
+    offer(peer, b"first")
+    assert peer.tunnel.next_timeout() is not None
+    marks = [peer.tick(after) for after in [0, *[SECOND // 10] * 19]]
+    assert [len(sent) for sent in marks] == [1] * WAKE_TRIES + [0] * (20 - WAKE_TRIES)
+    assert {opened(session, mark) for sent in marks for mark in sent} == {MARK}
+    peer.tick(5 * SECOND)
+    offer(peer, b"second")
+    assert len(peer.tick()) == 1
+    peer.say()
+    assert peer.tick(SECOND // 10) == []
+
+
+def test_server_that_is_busy_wakes_nobody() -> None:
+    """While data flows the client asks at every beat anyhow."""
+    peer = server_peer()
+    peer.connect()
+    for _ in range(20):
+        offer(peer, b"data")
+        assert peer.tick(SECOND // 10) == []
+
+
+def test_idle_client_is_woken() -> None:
+    """A packet of one byte makes an idle client ask at once, and is not answered with another."""
+    peer = client_peer()
+    session = peer.connect()
+    for _ in range(12):
+        for datagram in peer.tick(SECOND // 10):
+            peer.reply(datagram)
+    assert peer.tick(SECOND) == []
+    assert peer.send(session, MARK) == []
+    assert peer.tunnel.next_timeout() == peer.now
+    assert all(datagram[0] & CONTROL_BIT for datagram in peer.tick())
+    assert len(peer.tick(SECOND // 10)) >= 1
 
 
 def test_server_forgets_who_is_gone() -> None:
@@ -361,29 +411,44 @@ def test_kernel_refuses_a_probe() -> None:
     peer = client_peer()
     [request] = peer.tick()
     peer.reply(request)
-    _, probe = peer.tick(SECOND // 10)
-    peer.tunnel.on_too_big(ELSEWHERE[True], len(probe), peer.now)
-    peer.tunnel.on_too_big(peer.path, len(probe) - 1, peer.now)
+    for probe in peer.tick(SECOND // 10):
+        if len(probe) < 1472:
+            peer.reply(probe)
+    peer.tunnel.on_too_big(ELSEWHERE[True], 1472, peer.now)
+    peer.tunnel.on_too_big(peer.path, 1471, peer.now)
     assert len(peer.tick(SECOND // 10)[1]) == 1472
     peer.tunnel.on_too_big(peer.path, 1472, peer.now)
-    assert 1302 <= len(peer.tick(SECOND // 10)[1]) < 1472
+    assert 1452 < len(peer.tick(SECOND // 10)[1]) < 1472
 
 
-def test_kernel_refuses_all_but_one_size() -> None:
-    """The search may end with a refusal, and that is an event."""
+@pytest.mark.parametrize("largest", [1302, 1303, 1400, 1401])
+def test_kernel_refuses_what_is_too_long(largest: int) -> None:
+    """The search may end with a refusal as with an answer, and either is an event."""
     peer = client_peer()
     [request] = peer.tick()
     peer.reply(request)
     for _ in range(30):
         for request in peer.tick(SECOND // 10):
-            if len(request) > 1302:
+            if len(request) > largest:
                 peer.tunnel.on_too_big(peer.path, len(request), peer.now)
             else:
                 peer.reply(request)
     peer.take()
-    assert peer.status.mtu == 1280
-    assert PathMtuFound(path=peer.path, mtu=1280) in peer.events
+    assert peer.status.mtu == largest - OVERHEAD
+    found = [event.mtu for event in peer.events if isinstance(event, PathMtuFound)]
+    assert found == [largest - OVERHEAD]
     assert peer.condition() == Condition.RUNNING
+
+
+def test_kernel_refuses_less_than_is_in_use() -> None:
+    """When the kernel refuses a size that has passed, nothing is known any more."""
+    peer = client_peer()
+    peer.connect()
+    peer.tunnel.on_too_big(peer.path, 1473, peer.now)
+    assert peer.status.mtu == 1450
+    peer.tunnel.on_too_big(peer.path, 1400, peer.now)
+    assert peer.status.mtu == 0
+    assert peer.condition() == Condition.PROBING
 
 
 def test_size_in_use_that_passes_no_more() -> None:
@@ -399,7 +464,6 @@ def test_size_in_use_that_passes_no_more() -> None:
     assert len(sent[1]) == 1472
     peer.tunnel.on_too_big(peer.path, 1472, peer.now)
     assert peer.status.mtu == 0
-    peer.tick(SECOND // 10)
     assert peer.condition() == Condition.PROBING
 
 
@@ -443,25 +507,16 @@ def test_server_follows_its_client(name: str, value: int) -> None:
 
 
 def test_too_many_paths() -> None:
-    """A client has 32 paths at the most, while all of them are heard."""
+    """A client has 32 paths at the most: none of them is given up for another one."""
     peer = client_peer()
     paths = [PathId(bytes(15) + bytes([index]), SERVER) for index in range(1, PATHS_MAX)]
     for path in paths:
         peer.tunnel.set_path(path, PathChange(state=PathState.UP), peer.now)
-    for outgoing_path, request in _requests(peer):
-        peer.reply(request, path=outgoing_path)
+    peer.now += 60 * SECOND
     assert refused(peer.tunnel, ELSEWHERE[True], state=PathState.UP) == (
-        "there are 32 paths already, no more may be"
+        "there are 32 paths, and no more may be"
     )
     assert len(peer.tunnel.path_statuses()) == PATHS_MAX
-
-
-def _requests(peer: Peer) -> list[tuple[PathId, bytes]]:
-    peer.tunnel.on_timeout(peer.now)
-    return [
-        (outgoing.path, bytes(outgoing.datagrams.buffer))
-        for outgoing in peer.tunnel.next_datagrams()
-    ]
 
 
 def test_change_of_a_path_is_told_at_once() -> None:

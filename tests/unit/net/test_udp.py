@@ -184,7 +184,7 @@ def test_unprivileged_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
             if option in {32, 33}:
                 raise PermissionError(errno.EPERM, "")
 
-    udp._set_options(Refusing(), v4=True, v6=False)  # type: ignore[arg-type]
+    udp._set_options(Refusing(), v4=True, v6=False)  # type: ignore[arg-type]  # has what is used
     assert tried[-4:] == [33, socket.SO_RCVBUF, 32, socket.SO_SNDBUF]
 
 
