@@ -7,7 +7,9 @@ are not public; where one is missing the public wrapper is used, and a test says
 
 import hashlib
 from collections.abc import Callable
-from importlib.util import find_spec
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from typing import Any, Protocol
 
 import nacl.bindings
@@ -42,8 +44,32 @@ class Aead(Protocol):
 
 
 def has_aegis() -> bool:
-    """Whether pyaegis is installed; it is optional because Debian lacks it."""
-    return find_spec("pyaegis") is not None
+    """Whether pyaegis is installed, and loads; it is optional because Debian lacks it."""
+    if _load_aegis() is not None:
+        return True
+    try:
+        import pyaegis  # noqa: F401  # only whether it can be
+    except Exception:  # Whatever it is, it must not come up later, in the middle of a key exchange.
+        return False
+    return True
+
+
+@cache
+def _load_aegis() -> tuple[Any, Any] | None:
+    """The compiled part of pyaegis, initialised: its ffi and lib; None when there is none.
+
+    Without the package around it, whose callbacks need memory that is writable and executable:
+    a service may not have that (systemd.exec(5), MemoryDenyWriteExecute=).
+    """
+    package = find_spec("pyaegis")
+    places = package.submodule_search_locations if package else None
+    spec = PathFinder.find_spec("pyaegis._aegis_ffi", places) if places else None
+    if spec is None or spec.loader is None:
+        return None
+    module: Any = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.lib.aegis_init()  # Picks the code for this processor.
+    return module.ffi, module.lib
 
 
 def available_ciphers() -> list[str]:
@@ -187,13 +213,11 @@ def _make_chacha(key: bytes) -> Aead:
 
 
 def _make_aegis(key: bytes) -> Aead:
-    try:
-        # Importing the package initialises the library: it picks the code for this processor.
-        from pyaegis._aegis_ffi import ffi, lib
-
-        encrypt, decrypt = lib.aegis256_encrypt, lib.aegis256_decrypt
-    except (ImportError, AttributeError):
+    loaded = _load_aegis()
+    if loaded is None or not hasattr(loaded[1], "aegis256_encrypt"):
         return _Wrapped(AEGIS, *_public_aegis(key))
+    ffi, lib = loaded
+    encrypt, decrypt = lib.aegis256_encrypt, lib.aegis256_decrypt
     return _Compiled(
         ffi=ffi,
         byte="uint8_t",
