@@ -180,4 +180,4 @@ def test_a_quoted_word_stays_on_one_short_line() -> None:
 
 
 def test_a_key_is_never_quoted() -> None:
-    assert config.quote(KEY) == "(a key)"
+    assert config.quote(KEY) == "'(a key)'"
