@@ -45,6 +45,8 @@ class Aead(Protocol):
 
 def has_aegis() -> bool:
     """Whether pyaegis is installed, and loads; it is optional because Debian lacks it."""
+    if find_spec("pyaegis") is None:
+        return False
     if _load_aegis() is not None:
         return True
     try:
