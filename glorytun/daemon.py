@@ -6,10 +6,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, assert_never
 
 from glorytun import __version__
-from glorytun.config import BindOptions
+from glorytun.config import BindOptions, PathConfig
+from glorytun.configfile import Configuration, key_path, load
 from glorytun.control.client import control_socket
 from glorytun.control.messages import (
     Bad,
@@ -27,19 +30,22 @@ from glorytun.control.server import ControlServer
 from glorytun.core.address import ANY, Endpoint, PathId, format_address, is_v4
 from glorytun.core.crypto import capabilities
 from glorytun.core.events import Event, PathChanged, PathRemoved, TunnelMtuChanged
-from glorytun.core.settings import SECOND, CipherChoice, PathChange, Settings
+from glorytun.core.settings import SECOND, CipherChoice, PathChange, Settings, SettingsChange
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import Capability
 from glorytun.errors import DeviceError, TunnelError
+from glorytun.follow import wanted_paths
 from glorytun.keyfile import load_key
 from glorytun.net import links
 from glorytun.net.clock import Clock, entropy
 from glorytun.net.features import aes_hardware, probe
+from glorytun.net.links import LinkEvents
 from glorytun.net.loop import Loop
 from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket, resolve
+from glorytun.notify import notify
 from glorytun.report import PatientHandler, send_failure, sentence
 
 TRAFFIC_CLASS = 192
@@ -56,9 +62,31 @@ def run(options: BindOptions) -> int:
 
     Raises GlorytunError, with everything cleaned up, when it can't start.
     """
+    return _run(options, None)
+
+
+def run_configured(name: str, file: Path) -> int:
+    """Run the tunnel of a configuration file on the device `name`; otherwise as `run`."""
+    configuration = load(file)
+    tunnel = configuration.tunnel
+    options = BindOptions(
+        bind_address=tunnel.bind,
+        bind_port=tunnel.port,
+        peer_host=tunnel.peer,
+        peer_port=tunnel.peer_port,
+        device=name,
+        keyfile=key_path(tunnel, name),
+        cipher=tunnel.cipher,
+    )
+    return _run(options, configuration)
+
+
+def _run(options: BindOptions, configuration: Configuration | None) -> int:
     logging.basicConfig(handlers=[PatientHandler()], format="%(message)s", level=logging.INFO)
     with ExitStack() as stack:
         daemon = Daemon(options, stack)
+        if configuration is not None:
+            daemon.follow(configuration, stack)
         daemon.run()
     return 0
 
@@ -94,6 +122,8 @@ class Daemon:
         )
         self._features = dict.fromkeys(probe(), False)
         """Kernel features, and whether they are in use: none yet, every batch is of one."""
+        self._configs: tuple[PathConfig, ...] = ()
+        """The paths of a configuration file."""
         self._send_failures: dict[PathId, int] = {}
         self._started_at = self._clock.now()
         server = ControlServer(control_socket(self._tun.name), self._answer, self._loop)
@@ -129,16 +159,55 @@ class Daemon:
             now=self._clock.now(),
         )
 
+    # Following a configuration.
+
+    def follow(self, configuration: Configuration, stack: ExitStack) -> None:
+        """Take the settings of a file, and make and end its paths as interfaces come and go."""
+        for problem in configuration.warnings:
+            log.warning("%s", problem.summary)
+        tunnel = configuration.tunnel
+        change = SettingsChange(
+            kxtimeout=tunnel.kxtimeout,
+            timetolerance=tunnel.timetolerance,
+            keepalive=tunnel.keepalive,
+            traffic_class=tunnel.traffic_class,
+        )
+        self._set(change)
+        self._configs = configuration.paths
+        events = LinkEvents()
+        stack.callback(events.close)
+
+        def on_change() -> None:
+            events.drain()
+            self._follow_links()
+
+        self._loop.add_reader(events.fileno(), on_change)
+        self._follow_links()
+
+    def _follow_links(self) -> None:
+        """Make and end paths, so that they are those of the file on the addresses of now."""
+        now = self._clock.now()
+        addresses = links.local_addresses()
+        wanted = wanted_paths(self._configs, addresses, self._peers, own=self._tun.name)
+        there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
+        for path in there - wanted.keys():
+            self._tunnel.remove_path(path, "its address is gone", now)
+        for path, settings in wanted.items():
+            if path not in there:
+                self._tunnel.set_path(path, PathChange(**asdict(settings)), now)
+
     # Running.
 
     def run(self) -> None:
         """Until a signal ends it; then the peer is told."""
         self._say_what_runs()
         self._set_up_device()
+        notify(READY=1)
         while not self._stopping:
             self._pump.turn(at_most=CHECK_INTERVAL)
             self._handle_events()
             self._check()
+        notify(STOPPING=1)
         log.info("stopped by %s", signal.Signals(self._stopping).name)
         if self._stopping == signal.SIGHUP:
             self._tun.set_persist(True)
@@ -156,7 +225,7 @@ class Daemon:
             self._udp.bound,
             os.getpid(),
         )
-        for peer in self._peers.values():
+        for peer in self._peers.values() if not self._configs else ():
             source = links.source_address(peer)
             if source:
                 log.info("no path yet: `glorytun path up %s` makes one", format_address(source))
@@ -169,10 +238,13 @@ class Daemon:
             log.warning("%s", error)
 
     def _handle_events(self) -> None:
-        for event in self._tunnel.next_events():
+        events = self._tunnel.next_events()
+        for event in events:
             level, text = sentence(event)
             log.log(level, "%s", text)
             self._act_on(event)
+        if events:
+            notify(STATUS=self._summary())
 
     def _act_on(self, event: Event) -> None:
         match event:
@@ -193,6 +265,11 @@ class Daemon:
             self._send_failures[path] = failure
             log.warning("%s", send_failure(path, failure))
 
+    def _summary(self) -> str:
+        paths = self._tunnel.path_statuses()
+        running = sum(path.condition is Condition.RUNNING for path in paths)
+        return f"{running} of {len(paths)} paths running"
+
     def _on_signal(self) -> None:
         self._stopping = self._signals.recv(1)[0]
 
@@ -203,6 +280,7 @@ class Daemon:
             self._checked_at = now
             self._tun.check()
             self._check_clock()
+            notify(WATCHDOG=1, STATUS=self._summary())
 
     def _check_clock(self) -> None:
         """A clock that was set back is not followed, since nonces must not repeat: say so."""
@@ -229,13 +307,16 @@ class Daemon:
                 self._set_path(address, change)
                 return {}
             case Set(change=change):
-                self._tunnel.set(change, self._clock.now())
-                if change.traffic_class is not None:
-                    self._udp.set_traffic_class(change.traffic_class)
-                    self._traffic_class = change.traffic_class
+                self._set(change)
                 return {}
             case _:
                 assert_never(request)
+
+    def _set(self, change: SettingsChange) -> None:
+        self._tunnel.set(change, self._clock.now())
+        if change.traffic_class is not None:
+            self._udp.set_traffic_class(change.traffic_class)
+            self._traffic_class = change.traffic_class
 
     def _describe(self) -> dict[str, Any]:
         facts = DaemonFacts(

@@ -389,6 +389,13 @@ class Tunnel:
         self._apply(path, change)
         self._judge(now)
 
+    def remove_path(self, path_id: PathId, reason: str, now: int) -> None:
+        """The client's: end a path, of which the peer hears nothing: there is no way to say it."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            self._paths.remove(path, reason)
+            self._judge(now)
+
     def _pin(self, path: Path, change: PathChange) -> None:
         """A server decides on its own sending rate only; the rest is the client's."""
         for name in ("state", "beat", "loss_limit", "rate_rx"):

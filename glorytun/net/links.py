@@ -10,6 +10,16 @@ import socket
 from glorytun.core.address import Endpoint, format_address, is_v4, pack_address
 from glorytun.errors import DeviceError
 
+# linux/if.h, linux/if_addr.h, linux/rtnetlink.h
+_IFF_UP = 0x1
+_IFF_LOOPBACK = 0x8
+_IFA_F_DEPRECATED = 0x20
+_IFA_F_TENTATIVE = 0x40
+_RT_SCOPE_UNIVERSE = 0
+_RTMGRP_LINK = 0x1
+_RTMGRP_IPV4_IFADDR = 0x10
+_RTMGRP_IPV6_IFADDR = 0x100
+
 
 def set_mtu(device: str, mtu: int) -> None:
     """Set the largest packet a device takes, bytes. Raises DeviceError."""
@@ -32,6 +42,56 @@ def source_address(remote: Endpoint) -> bytes | None:
         except OSError:
             return None
         return pack_address(str(probe.getsockname()[0]))
+
+
+def local_addresses() -> dict[str, list[bytes]]:
+    """The usable addresses of each interface that is up: 16 bytes, IPv4 first, then in order.
+
+    Left out are loopback, link-local addresses, and those that are tentative or deprecated.
+    """
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        names = {
+            link["index"]: str(link.get_attr("IFLA_IFNAME"))
+            for link in route.get_links()
+            if link["flags"] & _IFF_UP and not link["flags"] & _IFF_LOOPBACK
+        }
+        found: dict[str, list[bytes]] = {name: [] for name in names.values()}
+        for message in route.get_addr():
+            # Of a point-to-point link, IFA_ADDRESS is the other end (linux/if_addr.h).
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            unusable = message["flags"] & (_IFA_F_TENTATIVE | _IFA_F_DEPRECATED)
+            name = names.get(message["index"])
+            if name is not None and message["scope"] == _RT_SCOPE_UNIVERSE and not unusable:
+                found[name].append(pack_address(str(text)))
+    return {name: sorted(addresses, key=is_v4, reverse=True) for name, addresses in found.items()}
+
+
+class LinkEvents:
+    """Readable whenever an interface or an address of this host changed (rtnetlink(7))."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Forget what was said: whoever wants to know looks at `local_addresses`."""
+        while True:
+            try:
+                self._socket.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # ENOBUFS: some were lost, which is as good as one that came.
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def _change(device: str, failure: str, **attributes: int | str) -> None:

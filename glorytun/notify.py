@@ -1,0 +1,17 @@
+"""What a service tells systemd of itself (sd_notify(3)): nothing where no systemd asked."""
+
+import os
+import socket
+from contextlib import suppress
+
+
+def notify(**fields: str | int) -> None:
+    """Send fields such as READY=1 or STATUS=…; never raises, since nothing depends on it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    text = "\n".join(f"{name}={value}" for name, value in fields.items())
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, address)
