@@ -188,6 +188,7 @@ class Daemon:
         """Make and end paths, so that they are those of the file on the addresses of now."""
         now = self._clock.now()
         addresses = links.local_addresses()
+        self._udp.set_interfaces(links.interface_indices(addresses))
         wanted = wanted_paths(self._configs, addresses, self._peers, own=self._tun.name)
         there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
         for path in there - wanted.keys():

@@ -6,6 +6,7 @@ pyroute2 takes about 0.1 s and 22 MB to import, so that it is imported where it 
 import errno
 import os
 import socket
+from contextlib import suppress
 
 from glorytun.core.address import Endpoint, format_address, is_v4, pack_address
 from glorytun.errors import DeviceError
@@ -66,6 +67,16 @@ def local_addresses() -> dict[str, list[bytes]]:
             if name is not None and message["scope"] == _RT_SCOPE_UNIVERSE and not unusable:
                 found[name].append(pack_address(str(text)))
     return {name: sorted(addresses, key=is_v4, reverse=True) for name, addresses in found.items()}
+
+
+def interface_indices(addresses: dict[str, list[bytes]]) -> dict[bytes, int]:
+    """The index of the interface that has each address."""
+    found = {}
+    for name, owned in addresses.items():
+        with suppress(OSError):  # It is gone since.
+            index = socket.if_nametoindex(name)
+            found.update(dict.fromkeys(owned, index))
+    return found
 
 
 class LinkEvents:

@@ -51,6 +51,7 @@ class UdpSocket:
         self._buffer = bytearray(_DATAGRAM_MAX)
         self._into = [self._buffer]
         self._received: dict[tuple[object, bytes], PathId] = {}
+        self._interfaces: dict[bytes, int] = {}
         self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
 
     @classmethod
@@ -116,6 +117,15 @@ class UdpSocket:
                 failure = failure or error.errno or errno.EIO
         return failure
 
+    def set_interfaces(self, interfaces: dict[bytes, int]) -> None:
+        """Let what is sent from an address (16 bytes) leave by one interface (its index) only.
+
+        The routes are then those of that interface (ip(7), IP_PKTINFO), so that a second path
+        doesn't leave by the default route. From other addresses the routes decide.
+        """
+        self._interfaces = interfaces
+        self._sent.clear()
+
     def set_traffic_class(self, traffic_class: int) -> None:
         """The byte in the IP header (DSCP << 2) of what is sent from now on."""
         if self.v4:
@@ -140,15 +150,16 @@ class UdpSocket:
         """The arguments of sendmsg(2) that make a datagram take a path."""
         local, remote = path
         destination: _SocketAddress
+        interface = self._interfaces.get(local, 0)
         if self.v6:
             # A mapped source address in IPV6_PKTINFO serves IPv4: ip_cmsg_send().
             level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
-            info = _V6_PKTINFO.pack(local, remote.scope)
+            info = _V6_PKTINFO.pack(local, remote.scope or interface)
             text = socket.inet_ntop(socket.AF_INET6, remote.address)
             destination = (text, remote.port, 0, remote.scope)
         else:
             level, kind = socket.IPPROTO_IP, _IP_PKTINFO
-            info = _V4_PKTINFO.pack(0, local[12:], bytes(4))
+            info = _V4_PKTINFO.pack(interface, local[12:], bytes(4))
             destination = (format_address(remote.address), remote.port)
         free = local in {ANY, _V4_ANY}
         if len(self._sent) >= _CACHED_PATHS:
