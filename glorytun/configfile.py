@@ -94,8 +94,11 @@ def key_path(tunnel: TunnelConfig, name: str) -> str:
     if tunnel.keyfile is not None:
         return tunnel.keyfile
     credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    if credentials and os.path.exists(credential := os.path.join(credentials, CREDENTIAL)):
-        return credential
+    if credentials:
+        credential = os.path.join(credentials, CREDENTIAL)
+        # An empty one stands for none: the unit's SetCredential=.
+        if os.path.exists(credential) and os.path.getsize(credential) > 1:
+            return credential
     return str(_directory() / f"{name}.key")
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from glorytun import __version__
-from glorytun.config import BindOptions, PathConfig
+from glorytun.config import BindOptions, PathConfig, TunnelConfig
 from glorytun.configfile import Configuration, key_path, load
 from glorytun.control.client import control_socket
 from glorytun.control.messages import (
     Bad,
     DaemonFacts,
     Paths,
+    Reload,
     Request,
     Set,
     SetPath,
@@ -34,7 +35,7 @@ from glorytun.core.settings import SECOND, CipherChoice, PathChange, Settings, S
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import Capability
-from glorytun.errors import DeviceError, TunnelError
+from glorytun.errors import ConfigError, DeviceError, TunnelError
 from glorytun.follow import wanted_paths
 from glorytun.keyfile import load_key
 from glorytun.net import links
@@ -45,7 +46,7 @@ from glorytun.net.loop import Loop
 from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket, resolve
-from glorytun.notify import notify
+from glorytun.notify import notify, watchdog_interval
 from glorytun.report import PatientHandler, send_failure, sentence
 
 TRAFFIC_CLASS = 192
@@ -124,6 +125,8 @@ class Daemon:
         """Kernel features, and whether they are in use: none yet, every batch is of one."""
         self._configs: tuple[PathConfig, ...] = ()
         """The paths of a configuration file."""
+        self._file: Path | None = None
+        self._started_with: TunnelConfig | None = None
         self._send_failures: dict[PathId, int] = {}
         self._started_at = self._clock.now()
         server = ControlServer(control_socket(self._tun.name), self._answer, self._loop)
@@ -135,6 +138,7 @@ class Daemon:
         """The signal that ends us."""
         self._checked_at = self._started_at
         self._clock_behind = 0
+        self._check_interval = min(CHECK_INTERVAL, watchdog_interval() or CHECK_INTERVAL)
 
     def _resolve(self, options: BindOptions) -> dict[bool, Endpoint]:
         """The peer's best address of each family, IPv4 under True; none: we are a server."""
@@ -163,6 +167,20 @@ class Daemon:
 
     def follow(self, configuration: Configuration, stack: ExitStack) -> None:
         """Take the settings of a file, and make and end its paths as interfaces come and go."""
+        self._file = configuration.source
+        self._started_with = configuration.tunnel
+        self._take(configuration)
+        events = LinkEvents()
+        stack.callback(events.close)
+
+        def on_change() -> None:
+            events.drain()
+            self._follow_links()
+
+        self._loop.add_reader(events.fileno(), on_change)
+
+    def _take(self, configuration: Configuration) -> None:
+        """Let a configuration be in force, as far as that takes no new sockets."""
         for problem in configuration.warnings:
             log.warning("%s", problem.summary)
         tunnel = configuration.tunnel
@@ -174,27 +192,48 @@ class Daemon:
         )
         self._set(change)
         self._configs = configuration.paths
-        events = LinkEvents()
-        stack.callback(events.close)
+        self._follow_links(is_new=True)
 
-        def on_change() -> None:
-            events.drain()
-            self._follow_links()
+    def _reload(self) -> None:
+        """Read the file again; a wrong one is refused as a whole, and said. Raises ConfigError."""
+        if self._file is None:
+            raise TunnelError(
+                "this tunnel has no configuration file", hint="`glorytun run` runs one that has"
+            )
+        try:
+            configuration = load(self._file)
+        except ConfigError as error:
+            log.error("%s", error)
+            notify(STATUS=f"{self._summary()}; reload refused: {_first_line(error)}")
+            raise
+        fixed = [
+            name
+            for name in ("bind", "port", "peer", "peer_port", "keyfile", "cipher")
+            if getattr(configuration.tunnel, name) != getattr(self._started_with, name)
+        ]
+        if fixed:
+            log.warning("changed, and in force after a restart only: %s", ", ".join(fixed))
+        self._take(configuration)
+        log.info("%s was read again", self._file)
+        notify(STATUS=self._summary())
 
-        self._loop.add_reader(events.fileno(), on_change)
-        self._follow_links()
+    def _follow_links(self, *, is_new: bool = False) -> None:
+        """Make and end paths, so that they are those of the file on the addresses of now.
 
-    def _follow_links(self) -> None:
-        """Make and end paths, so that they are those of the file on the addresses of now."""
+        With a new file the paths that stay get its settings; else they keep what a user set.
+        """
+        if not self._peers:
+            return  # A server's paths are its clients'.
         now = self._clock.now()
         addresses = links.local_addresses()
         self._udp.set_interfaces(links.interface_indices(addresses))
         wanted = wanted_paths(self._configs, addresses, self._peers, own=self._tun.name)
         there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
         for path in there - wanted.keys():
-            self._tunnel.remove_path(path, "its address is gone", now)
+            reason = "the file no longer has it" if is_new else "its address is gone"
+            self._tunnel.remove_path(path, reason, now)
         for path, settings in wanted.items():
-            if path not in there:
+            if is_new or path not in there:
                 self._tunnel.set_path(path, PathChange(**asdict(settings)), now)
 
     # Running.
@@ -205,7 +244,7 @@ class Daemon:
         self._set_up_device()
         notify(READY=1)
         while not self._stopping:
-            self._pump.turn(at_most=CHECK_INTERVAL)
+            self._pump.turn(at_most=self._check_interval)
             self._handle_events()
             self._check()
         notify(STOPPING=1)
@@ -269,7 +308,8 @@ class Daemon:
     def _summary(self) -> str:
         paths = self._tunnel.path_statuses()
         running = sum(path.condition is Condition.RUNNING for path in paths)
-        return f"{running} of {len(paths)} paths running"
+        # A link that is away is missed: its section counts.
+        return f"{running} of {max(len(paths), len(self._configs))} paths running"
 
     def _on_signal(self) -> None:
         self._stopping = self._signals.recv(1)[0]
@@ -277,7 +317,7 @@ class Daemon:
     def _check(self) -> None:
         """Look, now and then, at what nobody tells us of."""
         now = self._clock.now()
-        if now >= self._checked_at + CHECK_INTERVAL:
+        if now >= self._checked_at + self._check_interval:
             self._checked_at = now
             self._tun.check()
             self._check_clock()
@@ -304,6 +344,9 @@ class Daemon:
                 return {"paths": self._describe_paths()}
             case Bad():
                 return {"bad": describe_bad(self._tunnel.bad_statuses())}
+            case Reload():
+                self._reload()
+                return {}
             case SetPath(address=address, change=change):
                 self._set_path(address, change)
                 return {}
@@ -369,6 +412,10 @@ class Daemon:
                 hint="one is IPv4 and the other IPv6",
             )
         return [PathId(address, peer)]
+
+
+def _first_line(error: ConfigError) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

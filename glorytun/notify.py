@@ -15,3 +15,9 @@ def notify(**fields: str | int) -> None:
     text = "\n".join(f"{name}={value}" for name, value in fields.items())
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, address)
+
+
+def watchdog_interval() -> int:
+    """How often WATCHDOG=1 is to be sent, µs: half of what the unit allows; 0 = never."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    return int(allowed) // 2 if allowed.isdecimal() else 0

@@ -13,6 +13,7 @@ from glorytun.errors import ConfigError, GlorytunError, UsageError
 VERBS = {
     "bind": "run a tunnel",
     "run": "run a tunnel as its configuration file says",
+    "reload": "let a running tunnel read its configuration file again",
     "check": "check a configuration file, and show what it means",
     "show": "show a running tunnel and its paths",
     "list": "list the running tunnels",

@@ -7,6 +7,10 @@ from glorytun.cli.values import parse_file
 from glorytun.cli.words import Keyword, Options, Positional, Value
 from glorytun.config import parse_device
 from glorytun.configfile import file_of
+from glorytun.errors import ConfigError, KeyFileError
+
+EX_CONFIG = 78
+"""sysexits(3); the service is not started again after it, since it would only fail again."""
 
 OPTIONS: Options = (
     Positional(
@@ -30,4 +34,8 @@ def run(found: dict[str, Any]) -> int:
 
     name = found["name"]
     file = Path(found["file"]) if "file" in found else file_of(name)
-    return run_configured(name, file)
+    try:
+        return run_configured(name, file)
+    except (ConfigError, KeyFileError) as error:
+        error.exit_status = EX_CONFIG
+        raise

@@ -59,7 +59,12 @@ class Set:
     change: SettingsChange
 
 
-Request = Show | Bad | Paths | SetPath | Set
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read the configuration file again."""
+
+
+Request = Show | Bad | Paths | SetPath | Set | Reload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,8 @@ def encode_request(request: Request) -> bytes:
             return _encode_line({"request": "bad"})
         case Paths():
             return _encode_line({"request": "paths"})
+        case Reload():
+            return _encode_line({"request": "reload"})
         case SetPath():
             return _encode_line(
                 {
@@ -271,6 +278,8 @@ def _read_request(document: object) -> Request:
             return Bad()
         case {"request": "paths", **rest} if not rest:
             return Paths()
+        case {"request": "reload", **rest} if not rest:
+            return Reload()
         case {"request": "set_path", "address": str(text), "change": dict(change), **rest} if (
             not rest
         ):

@@ -390,9 +390,10 @@ class Tunnel:
         self._judge(now)
 
     def remove_path(self, path_id: PathId, reason: str, now: int) -> None:
-        """The client's: end a path, of which the peer hears nothing: there is no way to say it."""
+        """The client's: end a path, and tell the peer if it still can be told."""
         path = self._paths.get(path_id)
         if path is not None:
+            self._conversation.send_farewells(path, now)
             self._paths.remove(path, reason)
             self._judge(now)
 

@@ -80,7 +80,7 @@ def test_a_modem_joins(tunnel: Pair) -> None:
 def test_each_path_leaves_by_its_own_interface(pair: Pair) -> None:
     """Though the default route is over wan0, what the path of wan1 sends goes over wan1."""
     pair.client.configure("Local=wan0\nState=backup", "Local=wan1")
-    pair.start()
+    pair.start(1)
     before = {name: pair.client.sent(name) for name in ("wan0", "wan1")}
     with pair.stream(rate=200) as stream:
         stream.flow(400, timeout=10)
