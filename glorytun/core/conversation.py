@@ -273,7 +273,9 @@ class Conversation:
     def _heard_request(self, heard: _Heard, path: Path) -> None:
         """The server's: what the client wishes for this path, unless a newer wish is known."""
         message = heard.message
-        path.unanswered += 1
+        # Our clients answer no replies to probes, which come many at a time.
+        if heard.size <= REQUEST_SIZE or not self._is_extended:
+            path.unanswered += 1
         if heard.time < path.settings_at:
             return
         path.settings_at = heard.time
