@@ -3,14 +3,13 @@
 import time
 
 from tests.lab.install import System
-from tests.lab.tunnel import UNIT, Pair, booted, needs_run, wan_file
+from tests.lab.tunnel import UNIT, Pair, booted, wan_file
 from tests.netns.wait import wait_for
 
 BACK = 2.0
 """Seconds from an address until the path from there runs."""
 
 
-@needs_run
 def test_a_new_address_moves_the_path(tunnel: Pair) -> None:
     """WAN address replaced, as by DHCP: the path runs from the new one in under 2 s."""
     client = tunnel.client
@@ -32,7 +31,6 @@ def test_a_new_address_moves_the_path(tunnel: Pair) -> None:
     assert stream.report.lost_after(replaced) < BACK, str(stream.report)
 
 
-@needs_run
 def test_the_only_path_moves(pair: Pair) -> None:
     """The same with no other path to help: the transfer goes on."""
     pair.client.configure("Local=wan0")
@@ -62,7 +60,6 @@ def test_an_interface_comes_back(tunnel: Pair) -> None:
         flow.go_on()
 
 
-@needs_run
 def test_a_modem_joins(tunnel: Pair) -> None:
     """An interface that fits a glob becomes a path when it appears."""
     client = tunnel.client
@@ -76,7 +73,6 @@ def test_a_modem_joins(tunnel: Pair) -> None:
     assert not client.complaints()
 
 
-@needs_run
 def test_each_path_leaves_by_its_own_interface(pair: Pair) -> None:
     """Though the default route is over wan0, what the path of wan1 sends goes over wan1."""
     pair.client.configure("Local=wan0\nState=backup", "Local=wan1")

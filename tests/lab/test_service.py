@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.lab.tunnel import CONFIG, KEY, STANDIN, UNIT, Pair, Role, config, needs_run
+from tests.lab.tunnel import CONFIG, KEY, UNIT, Pair, Role, config
 from tests.netns.wait import wait_for
 
 RECOVERED = 2.0
@@ -34,7 +34,6 @@ def test_it_is_ready_when_started(pair: Pair) -> None:
     assert "LOWER_UP" in pair.server.device()["flags"]
 
 
-@needs_run
 def test_status_follows_the_paths(tunnel: Pair) -> None:
     """One line in ``systemctl status`` says how many paths run."""
     wait_for(
@@ -51,7 +50,6 @@ def test_status_follows_the_paths(tunnel: Pair) -> None:
     assert re.search(r"Status: .*1 of 2 paths", tunnel.client.systemctl("status", UNIT))
 
 
-@needs_run
 def test_reload_loses_nothing(tunnel: Pair) -> None:
     """A changed file is in force when ``systemctl reload`` returns; no packet is lost."""
     before = tunnel.client.main_pid
@@ -76,7 +74,6 @@ def test_reload_loses_nothing(tunnel: Pair) -> None:
     assert tunnel.client.main_pid == before
 
 
-@needs_run
 def test_a_wrong_file_is_refused_as_a_whole(tunnel: Pair) -> None:
     """``systemctl reload`` fails and says why; the old file stays in force."""
     client, before = tunnel.client, tunnel.client.ask("show")["tunnel"]["settings"]
@@ -101,7 +98,7 @@ def test_a_wrong_file_is_refused_as_a_whole(tunnel: Pair) -> None:
 def test_restart_under_a_transfer(tunnel: Pair, role: Role) -> None:
     """TCP goes on within a second of the new process's start, on the same TUN."""
     end = tunnel.client if role == "client" else tunnel.server
-    index, carrier = end.device()["ifindex"], end.carrier_changes()
+    index = end.device()["ifindex"]
     with tunnel.flow() as flow, tunnel.stream() as stream:
         stream.flow(50)
         end.systemctl("restart", UNIT)
@@ -111,8 +108,15 @@ def test_restart_under_a_transfer(tunnel: Pair, role: Role) -> None:
     assert stream.report.lost_after(started) < RESUMED, str(stream.report)
     assert flow.resumed_after(started) < RESUMED
     assert end.device()["ifindex"] == index
-    if not STANDIN:
-        assert end.carrier_changes() == carrier, "the TUN was closed in between"
+
+
+@pytest.mark.xfail(strict=True, reason="the daemon doesn't use systemd's descriptor store yet")
+def test_restart_keeps_the_tun_open(tunnel: Pair) -> None:
+    """The TUN waits for the new process with systemd: it never loses its carrier."""
+    carrier = tunnel.client.carrier_changes()
+    tunnel.client.systemctl("restart", UNIT)
+    tunnel.wait_running(2)
+    assert tunnel.client.carrier_changes() == carrier
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
@@ -131,7 +135,6 @@ def test_a_crash_is_recovered(tunnel: Pair, role: Role) -> None:
     assert flow.resumed_after(killed) < RECOVERED
 
 
-@needs_run
 def test_a_hung_loop_is_ended_by_the_watchdog(tunnel: Pair) -> None:
     client = tunnel.client
     assert client.shown("WatchdogUSec") == "10s"
@@ -164,7 +167,6 @@ def test_stop_tells_the_peer(tunnel: Pair, role: Role) -> None:
     assert stopping.shown("ActiveState") == "inactive"
 
 
-@needs_run
 @pytest.mark.parametrize("what", ["config", "key"])
 def test_what_is_missing_is_said(pair: Pair, what: str) -> None:
     """A start without its file fails, names it in the status, and isn't tried for ever."""
@@ -176,7 +178,6 @@ def test_what_is_missing_is_said(pair: Pair, what: str) -> None:
     assert "Traceback" not in pair.client.journal()
 
 
-@needs_run
 def test_a_keyfile_elsewhere_needs_no_credential(pair: Pair) -> None:
     server = pair.server
     key = server.path(KEY).read_text()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lab.tunnel import TUNNEL, UNIT, Pair, needs_run
+from tests.lab.tunnel import TUNNEL, UNIT, Pair
 
 MOST_EXPOSURE = 2.0
 
@@ -51,7 +51,6 @@ def test_the_target_starts_and_stops_its_tunnels(pair: Pair) -> None:
     pair.client.wait_state("active")
 
 
-@needs_run
 def test_tunnels_share_a_directory(pair: Pair) -> None:
     """The end of one tunnel leaves the control sockets of the others."""
     server = pair.server

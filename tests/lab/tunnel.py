@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
-
 from tests.lab.flow import Flow
-from tests.lab.install import PROJECT, System
+from tests.lab.install import System
 from tests.lab.node import Node, link, write
 from tests.netns.traffic import Stream
 from tests.netns.wait import wait_for
@@ -101,30 +99,6 @@ def config(role: Role, *paths: str, tunnel: str = "") -> str:
     peer = f"Peer={SERVER_ADDRESS}\n" if role == "client" else ""
     sections = "".join(f"\n[Path]\n{path}\n" for path in paths)
     return f"[Tunnel]\n{peer}{tunnel}{sections}"
-
-
-STANDIN = "def run_configured" not in (PROJECT / "glorytun/daemon.py").read_text()
-"""Whether `glorytun bind` stands in for what isn't there yet."""
-
-needs_run = pytest.mark.xfail(STANDIN, strict=True, reason="`glorytun run` isn't there yet")
-
-
-def standin(role: Role) -> dict[str, str]:
-    """A drop-in that runs ``glorytun bind``, with both paths."""
-    if not STANDIN:
-        return {}
-    to = f"to {SERVER_ADDRESS}" if role == "client" else ""
-    text = f"""[Service]
-Type=exec
-WatchdogSec=0
-ExecStart=
-ExecStart=/usr/bin/glorytun bind 0.0.0.0 {to} dev %i keyfile %d/key persist
-"""
-    text += "ExecStartPost=timeout 3 sh -c 'until glorytun show dev %i; do sleep 0.05; done'\n"
-    for wan in range(2) if to else ():
-        path = f"path {wan_address(wan, role)} up rate tx 100mbit rx 100mbit dev %i"
-        text += f"ExecStartPost=timeout 3 sh -c 'until glorytun {path}; do sleep 0.1; done'\n"
-    return {"/etc/systemd/system/glorytun@.service.d/standin.conf": text}
 
 
 class End(Node):
@@ -325,7 +299,7 @@ def _write_files(directory: Path, system: System, role: Role, key: str) -> None:
     if role == "server":
         address = f"[Match]\nName=lo\n[Network]\nAddress={SERVER_ADDRESS}/32\n"
         files["/etc/systemd/network/10-lo.network"] = address
-    for path, text in {**files, **standin(role)}.items():
+    for path, text in files.items():
         write(directory, path, text)
 
 

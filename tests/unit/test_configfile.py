@@ -212,7 +212,9 @@ class TestKeyPath:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
         tunnel = read("[Tunnel]\n").tunnel
         assert key_path(tunnel, "tun0") == "/etc/glorytun/tun0.key"
-        (tmp_path / "key").touch()
+        (tmp_path / "key").write_text("\n")  # The unit's fallback: there is none.
+        assert key_path(tunnel, "tun0") == "/etc/glorytun/tun0.key"
+        (tmp_path / "key").write_text("0" * 64)
         assert key_path(tunnel, "tun0") == str(tmp_path / "key")
 
     def test_else_the_one_beside_the_configuration(self, monkeypatch: pytest.MonkeyPatch) -> None:
