@@ -8,7 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glorytun.config import LocalKind, PathConfig, PathMode, TunnelConfig
+from glorytun.config import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    LocalKind,
+    PathConfig,
+    PathMode,
+    TunnelConfig,
+)
 from glorytun.configfile import MOST_BYTES, Configuration, option_values, parse
 from glorytun.core.settings import SECOND, CipherChoice, PathSettings, PathState
 from glorytun.errors import ConfigError
@@ -72,7 +79,8 @@ def times(low: int, high: int) -> st.SearchStrategy[int]:
     )
 
 
-RATES = st.just(0) | st.integers(1000, 10**12) | st.integers(1, 8000).map(lambda n: n * 125_000)
+KBITS = st.integers(LOWEST_RATE // 125, 64_000)
+RATES = st.just(0) | st.integers(LOWEST_RATE, HIGHEST_RATE) | KBITS.map(lambda n: n * 125)
 NAMES = st.from_regex(r"[a-z]{1,8}[0-9]{0,2}", fullmatch=True)
 HOSTS = st.none() | st.sampled_from(["vpn.example.net", "server", "a_b.example."])
 
