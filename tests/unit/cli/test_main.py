@@ -247,6 +247,8 @@ class TestWithATunnel:
 def test_an_interrupt_ends_without_a_traceback(directory: Path) -> None:
     done = subprocess.Popen(
         [*COMMAND, "bind", "keyfile", "-"],
+        # A shell lets what it runs in the background ignore it, and all that this starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
