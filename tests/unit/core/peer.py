@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import pytest
+
 from glorytun.core.address import Endpoint, PathId, pack_address
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK
@@ -38,10 +40,16 @@ PSK = bytes(range(32))
 NOW = 1_800_000_000 * SECOND
 CLIENT = Endpoint(pack_address("198.51.100.1"), 4000)
 SERVER = Endpoint(pack_address("192.0.2.1"), 5000)
+STRANGER = Endpoint(pack_address("203.0.113.9"), 7000)
+ELSEWHERE = PathId(SERVER.address, STRANGER)
+"""A path that a server under test does not have."""
+LOW_ORDER = bytes(32)
+"""A public key with which anybody's shared secret is known (RFC 7748 6.1)."""
 OURS = Extensions(capabilities=Capability.TIMESTAMPS, software="by hand")
 """What a peer of our kind says of itself."""
 CLASSIC = Extensions()
 """What glorytun 0.3.4 says: nothing."""
+EXTENSIONS = pytest.mark.parametrize("extensions", [OURS, CLASSIC], ids=["ours", "0.3.4"])
 
 
 def make_tunnel(*, client: bool, seed: int = 1, now: int = NOW, **settings: Any) -> Tunnel:
@@ -71,6 +79,18 @@ def open_control(datagram: bytes) -> ControlMessage | None:
     plain = bytearray(len(datagram))
     assert make_aead(CHACHA, PSK).open(Batch.of(datagram), plain) == [True]
     return pull_control(plain[TIME_SIZE:-TAG_SIZE])
+
+
+def opened(datagram: bytes) -> ControlMessage:
+    """The message of a datagram that must be a control datagram."""
+    message = open_control(datagram)
+    assert message is not None
+    return message
+
+
+def states_said(datagrams: list[bytes]) -> set[int]:
+    """The states in the control messages among datagrams."""
+    return {message.state for datagram in datagrams if (message := open_control(datagram))}
 
 
 def is_request(datagram: bytes) -> bool:

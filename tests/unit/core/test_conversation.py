@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from glorytun.core.address import Endpoint, PathId, pack_address
+from glorytun.core.address import PathId
 from glorytun.core.conversation import CHALLENGE_INTERVAL
 from glorytun.core.crypto import KeyPair, confirmation
 from glorytun.core.events import (
@@ -25,7 +25,6 @@ from glorytun.core.wire import (
     REQUEST_SIZE,
     TIME_MASK,
     Capability,
-    ControlMessage,
     Extensions,
     pull_time,
     unwrap_time,
@@ -33,33 +32,19 @@ from glorytun.core.wire import (
 from tests.unit.core.peer import (
     CLASSIC,
     CLIENT,
+    ELSEWHERE,
+    EXTENSIONS,
+    LOW_ORDER,
     NOW,
-    OURS,
     SERVER,
+    STRANGER,
     Peer,
     client_peer,
-    open_control,
+    opened,
     seal_control,
     server_peer,
     unknown_peer,
 )
-
-STRANGER = Endpoint(pack_address("203.0.113.9"), 7000)
-ELSEWHERE = PathId(SERVER.address, STRANGER)
-LOW_ORDER = bytes(32)
-EXTENSIONS = pytest.mark.parametrize("extensions", [OURS, CLASSIC], ids=["ours", "0.3.4"])
-
-
-def opened(datagram: bytes) -> ControlMessage:
-    message = open_control(datagram)
-    assert message is not None
-    return message
-
-
-def states_said(datagrams: list[bytes]) -> set[int]:
-    """The states in the control messages among datagrams."""
-    return {message.state for datagram in datagrams if (message := open_control(datagram))}
-
 
 # A server answers.
 

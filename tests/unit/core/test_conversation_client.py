@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glorytun.core.address import Endpoint, PathId, pack_address
+from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import FAREWELLS
 from glorytun.core.crypto import confirmation
@@ -31,34 +31,22 @@ from glorytun.core.wire import (
 from tests.unit.core.peer import (
     CLASSIC,
     CLIENT,
+    EXTENSIONS,
+    LOW_ORDER,
     NOW,
     OURS,
     SERVER,
+    STRANGER,
     Peer,
     client_peer,
     is_request,
     open_control,
+    opened,
     seal_control,
     server_peer,
+    states_said,
 )
 from tests.unit.core.test_wire import MESSAGES
-
-STRANGER = Endpoint(pack_address("203.0.113.9"), 7000)
-ELSEWHERE = PathId(SERVER.address, STRANGER)
-LOW_ORDER = bytes(32)
-EXTENSIONS = pytest.mark.parametrize("extensions", [OURS, CLASSIC], ids=["ours", "0.3.4"])
-
-
-def opened(datagram: bytes) -> ControlMessage:
-    message = open_control(datagram)
-    assert message is not None
-    return message
-
-
-def states_said(datagrams: list[bytes]) -> set[int]:
-    """The states in the control messages among datagrams."""
-    return {message.state for datagram in datagrams if (message := open_control(datagram))}
-
 
 # A client asks.
 
