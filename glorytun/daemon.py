@@ -43,9 +43,10 @@ from glorytun.net.clock import Clock, entropy
 from glorytun.net.features import aes_hardware, probe
 from glorytun.net.links import LinkEvents
 from glorytun.net.loop import Loop
+from glorytun.net.names import resolve
 from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
-from glorytun.net.udp import UdpSocket, resolve
+from glorytun.net.udp import UdpSocket
 from glorytun.notify import notify, watchdog_interval
 from glorytun.report import PatientHandler, send_failure, sentence
 

@@ -114,7 +114,7 @@ def _find(configuration: Configuration, name: str) -> _Findings:
 
 
 def _resolve_peers(configuration: Configuration) -> tuple[dict[str, list[str]], dict[str, str]]:
-    from glorytun.net.udp import resolve  # needed only for clients
+    from glorytun.net.names import resolve  # needed only for clients
 
     tunnel = configuration.tunnel
     bind = pack_address(tunnel.bind)

@@ -10,7 +10,7 @@ import struct
 
 from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
 from glorytun.core.batch import Batch
-from glorytun.errors import ResolveError, SocketError
+from glorytun.errors import SocketError
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
@@ -46,7 +46,7 @@ class UdpSocket:
         self.v6 = v6
         """Whether it can reach IPv6 addresses."""
         self._socket = bound_socket
-        self.bound = _endpoint(bound_socket.getsockname())
+        self.bound = endpoint_of(bound_socket.getsockname())
         """What it is bound to; ``0.0.0.0`` is mapped here as every IPv4 address is."""
         self._buffer = bytearray(_DATAGRAM_MAX)
         self._into = [self._buffer]
@@ -139,7 +139,7 @@ class UdpSocket:
 
     def _learn(self, source: _SocketAddress, info: bytes) -> PathId:
         """The path between two addresses as recvmsg(2) gives them."""
-        remote = _endpoint(source)
+        remote = endpoint_of(source)
         local = info[:16] if self.v6 else V4_PREFIX + info[8:12]
         if len(self._received) >= _CACHED_PATHS:
             self._received.clear()
@@ -166,36 +166,6 @@ class UdpSocket:
             self._sent.clear()
         encoded = self._sent[path] = ([] if free else [(level, kind, info)], destination)
         return encoded
-
-
-def resolve(host: str, port: int, *, v4: bool, v6: bool) -> list[Endpoint]:
-    """The addresses of a host, best first, of the families that are wanted. May block for seconds.
-
-    Raises ResolveError.
-    """
-    family = socket.AF_UNSPEC if v4 and v6 else socket.AF_INET if v4 else socket.AF_INET6
-    try:
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM)
-    except UnicodeError as error:
-        raise ResolveError(f"{host!r} can't be the name of a host") from error
-    except socket.gaierror as error:
-        raise _resolve_error(error, host, v4=v4, v6=v6) from error
-    return [_endpoint(entry[4]) for entry in found]
-
-
-def _resolve_error(error: socket.gaierror, host: str, *, v4: bool, v6: bool) -> ResolveError:
-    if error.errno == socket.EAI_AGAIN:
-        return ResolveError(
-            f"{host} can't be resolved now: no name server answers",
-            hint="check the network and /etc/resolv.conf",
-        )
-    if error.errno not in {socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY}:
-        return ResolveError(f"{host} can't be resolved: {error.strerror}")
-    kind = "an" if v4 and v6 else "an IPv4" if v4 else "an IPv6"
-    return ResolveError(
-        f"{host} does not resolve to {kind} address",
-        hint=f"check its spelling and `getent ahosts {host}`",
-    )
 
 
 def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddress]:
@@ -267,8 +237,8 @@ def _open_error(error: OSError, address: str, port: int) -> SocketError:
     return SocketError(f"port {port} on {address} can't be bound: {_reason(error)}")
 
 
-def _endpoint(where: tuple[object, ...]) -> Endpoint:
-    """From a socket address as Python has it."""
+def endpoint_of(where: tuple[object, ...]) -> Endpoint:
+    """From a socket address of either family as Python has it."""
     host, port = str(where[0]), where[1]
     assert isinstance(port, int)
     if len(where) == 2:

@@ -18,7 +18,8 @@ import pytest
 from glorytun.core.address import ANY, Endpoint, PathId, is_v4, pack_address
 from glorytun.core.batch import Batch
 from glorytun.errors import SocketError
-from glorytun.net.udp import UdpSocket, resolve
+from glorytun.net.names import resolve
+from glorytun.net.udp import UdpSocket
 from tests.netns.topology import Family, Host, Lab, routed
 from tests.netns.wait import wait_for
 

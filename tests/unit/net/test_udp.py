@@ -7,9 +7,9 @@ import pytest
 
 from glorytun.core.address import ANY, Endpoint, PathId, pack_address
 from glorytun.core.batch import Batch
-from glorytun.errors import ResolveError, SocketError
+from glorytun.errors import SocketError
 from glorytun.net import udp
-from glorytun.net.udp import UdpSocket, resolve
+from glorytun.net.udp import UdpSocket
 from tests.netns.wait import wait_for
 
 LOOPBACK = pack_address("127.0.0.1")
@@ -186,62 +186,3 @@ def test_unprivileged_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     udp._set_options(Refusing(), v4=True, v6=False)  # type: ignore[arg-type]  # has what is used
     assert tried[-4:] == [33, socket.SO_RCVBUF, 32, socket.SO_SNDBUF]
-
-
-def test_resolve_addresses() -> None:
-    """Numeric addresses need no name server."""
-    assert resolve("127.0.0.1", 5000, v4=True, v6=False) == [Endpoint(LOOPBACK, 5000)]
-    assert resolve("::1", 7, v4=True, v6=True) == [Endpoint(pack_address("::1"), 7)]
-
-
-def test_resolve_name() -> None:
-    """A name, from /etc/hosts."""
-    assert Endpoint(LOOPBACK, 5000) in resolve("localhost", 5000, v4=True, v6=False)
-
-
-@pytest.mark.parametrize(
-    ("host", "v4", "v6", "kind"),
-    [("127.0.0.1", False, True, "an IPv6"), ("::1", True, False, "an IPv4")],
-)
-def test_resolve_other_family(host: str, v4: bool, v6: bool, kind: str) -> None:
-    """An address of a family that the socket doesn't serve."""
-    with pytest.raises(ResolveError) as caught:
-        resolve(host, 5000, v4=v4, v6=v6)
-    assert str(caught.value) == (
-        f"{host} does not resolve to {kind} address (check its spelling and `getent ahosts {host}`)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        (
-            socket.EAI_NONAME,
-            "nowhere.invalid does not resolve to an address "
-            "(check its spelling and `getent ahosts nowhere.invalid`)",
-        ),
-        (
-            socket.EAI_AGAIN,
-            "nowhere.invalid can't be resolved now: no name server answers "
-            "(check the network and /etc/resolv.conf)",
-        ),
-        (socket.EAI_FAIL, "nowhere.invalid can't be resolved: why"),
-    ],
-)
-def test_resolve_failures(monkeypatch: pytest.MonkeyPatch, number: int, message: str) -> None:
-    """A wrong name is told apart from a network that isn't there."""
-
-    def fail(*_: object) -> None:
-        raise socket.gaierror(number, "why")
-
-    monkeypatch.setattr("glorytun.net.udp.socket.getaddrinfo", fail)
-    with pytest.raises(ResolveError) as caught:
-        resolve("nowhere.invalid", 5000, v4=True, v6=True)
-    assert str(caught.value) == message
-
-
-def test_resolve_nonsense() -> None:
-    """What can't be encoded as a name."""
-    with pytest.raises(ResolveError) as caught:
-        resolve("a" * 64 + ".example", 5000, v4=True, v6=True)
-    assert str(caught.value).endswith("can't be the name of a host")
