@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, assert_never
 
-from glorytun import __version__
+from glorytun import __version__, journal
 from glorytun.config import BindOptions, PathConfig, TunnelConfig
 from glorytun.configfile import Configuration, key_path, load
 from glorytun.control.client import control_socket
@@ -48,7 +48,7 @@ from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 from glorytun.notify import notify, watchdog_interval
-from glorytun.report import PatientHandler, send_failure, sentence
+from glorytun.report import log_error, log_event, log_problem, log_send_failure
 
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
@@ -84,7 +84,7 @@ def run_configured(name: str, file: Path) -> int:
 
 
 def _run(options: BindOptions, configuration: Configuration | None) -> int:
-    logging.basicConfig(handlers=[PatientHandler()], format="%(message)s", level=logging.INFO)
+    journal.start()
     with ExitStack() as stack:
         daemon = Daemon(options, stack)
         if configuration is not None:
@@ -113,6 +113,7 @@ class Daemon:
         self._signals = stack.enter_context(_signals())
         self._tun = Tun.open(options.device, persist=None)
         stack.callback(self._tun.close)
+        journal.set_device(self._tun.name)
         self._tunnel = self._make_tunnel(options, key)
         self._pump = Pump(
             tunnel=self._tunnel,
@@ -183,7 +184,7 @@ class Daemon:
     def _take(self, configuration: Configuration) -> None:
         """Let a configuration be in force, as far as that takes no new sockets."""
         for problem in configuration.warnings:
-            log.warning("%s", problem.summary)
+            log_problem(log, problem)
         tunnel = configuration.tunnel
         change = SettingsChange(
             kxtimeout=tunnel.kxtimeout,
@@ -204,7 +205,7 @@ class Daemon:
         try:
             configuration = load(self._file)
         except ConfigError as error:
-            log.error("%s", error)
+            log_error(log, error)
             notify(STATUS=f"{self._summary()}; reload refused: {_first_line(error)}")
             raise
         fixed = [
@@ -281,8 +282,7 @@ class Daemon:
     def _handle_events(self) -> None:
         events = self._tunnel.next_events()
         for event in events:
-            level, text = sentence(event)
-            log.log(level, "%s", text)
+            log_event(log, event)
             self._act_on(event)
         if events:
             notify(STATUS=self._summary())
@@ -304,7 +304,7 @@ class Daemon:
         """Said once for each path and reason, never for each datagram."""
         if self._send_failures.get(path) != failure:
             self._send_failures[path] = failure
-            log.warning("%s", send_failure(path, failure))
+            log_send_failure(log, path, failure)
 
     def _summary(self) -> str:
         paths = self._tunnel.path_statuses()

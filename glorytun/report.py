@@ -1,11 +1,15 @@
-"""What the log says: one plain sentence for each thing that happened."""
+"""What the log says: for each thing that happened a plain sentence, and fields for the journal.
+
+A field is GLORYTUN_ and a key of docs/json.md in capitals, where it means the same; docs/journal.md
+has them all.
+"""
 
 import logging
 import os
-import select
-from typing import TextIO, assert_never
+from typing import Any, assert_never
 
-from glorytun.core.address import PathId
+from glorytun.configfile import Problem
+from glorytun.core.address import PathId, format_address
 from glorytun.core.events import (
     DatagramsDropped,
     Event,
@@ -20,35 +24,58 @@ from glorytun.core.events import (
 )
 from glorytun.core.settings import SECOND
 from glorytun.core.status import BadKind, Condition
+from glorytun.errors import ConfigError, GlorytunError
 
 _TROUBLE = {Condition.DEGRADED, Condition.LOSSY}
 
+Extra = dict[str, dict[str, object]]
+"""What the methods of a logger take as `extra`."""
 
-class PatientHandler(logging.StreamHandler[TextIO]):
-    """Writes to stderr, and drops lines while its reader doesn't keep up: traffic can't wait."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._lost = 0
+def log_event(log: logging.Logger, event: Event) -> None:
+    """Say that something happened."""
+    level, text = sentence(event)
+    log.log(level, "%s", text, extra=_event_fields(event))
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self._is_writable():
-            self._lost += 1
-            return
-        if self._lost:
-            lost, self._lost = self._lost, 0
-            text = f"{lost} lines of this log were lost, as nobody read it"
-            super().emit(logging.makeLogRecord({"msg": text, "levelno": logging.WARNING}))
-        super().emit(record)
 
-    def _is_writable(self) -> bool:
-        """Whether a line can be written without waiting: poll(2) grants PIPE_BUF bytes."""
-        poll = select.poll()
-        try:
-            poll.register(self.stream.fileno(), select.POLLOUT)
-        except (OSError, ValueError, AttributeError):
-            return True  # No descriptor behind it: it is what a test puts there.
-        return bool(poll.poll(0))
+def log_send_failure(log: logging.Logger, path: PathId, failure: int) -> None:
+    """Say that the kernel didn't send datagrams; `failure` is an errno."""
+    extra = fields("send_failed", **_path(path))
+    extra["fields"]["ERRNO"] = failure  # as systemd has it
+    log.warning("path %s can't send: %s", path, os.strerror(failure), extra=extra)
+
+
+def log_error(log: logging.Logger, error: GlorytunError) -> None:
+    """Say what went wrong: for a file an entry for each problem, else one of one line."""
+    if isinstance(error, ConfigError) and error.problems:
+        for problem in error.problems:
+            assert isinstance(problem, Problem)
+            log_problem(log, problem)
+    else:
+        log.error("%s", " ".join(str(error).split()))
+
+
+def log_problem(log: logging.Logger, problem: Problem) -> None:
+    """Say what is wrong at a place of a file, in fields as systemd has them for its own files."""
+    place: dict[str, object] = {
+        "CONFIG_FILE": problem.file,
+        "CONFIG_LINE": problem.line,
+        "CONFIG_COLUMN": problem.column,
+    }
+    if problem.warning:
+        log.warning("%s", problem.summary, extra={"fields": place})
+    else:
+        log.error("%s", problem, extra={"fields": place})
+
+
+def fields(event: str, **values: object) -> Extra:
+    """What goes with a line into the journal, if it goes there; what is None or empty doesn't.
+
+    `event` says what happened, in the past tense, and never changes its name: users look for it.
+    """
+    named = {"event": event, **values}
+    known = {name: value for name, value in named.items() if value is not None and value != ""}
+    return {"fields": {f"GLORYTUN_{name.upper()}": value for name, value in known.items()}}
 
 
 def sentence(event: Event) -> tuple[int, str]:
@@ -78,9 +105,39 @@ def sentence(event: Event) -> tuple[int, str]:
             assert_never(event)
 
 
-def send_failure(path: PathId, failure: int) -> str:
-    """The text for datagrams that the kernel didn't send."""
-    return f"path {path} can't send: {os.strerror(failure)}"
+def _event_fields(event: Event) -> Extra:
+    match event:
+        case PathAdded(path=path):
+            return fields("path_added", **_path(path))
+        case PathRemoved(path=path, reason=reason):
+            return fields("path_removed", **_path(path), reason=reason)
+        case PathChanged(path=path, old=old, new=new, reason=reason):
+            change = {"condition": new, "old_condition": old, "reason": reason}
+            return fields("path_changed", **_path(path), **change)
+        case PathStateSet(path=path, state=state):
+            return fields("path_state_set", **_path(path), state=state.name.lower())
+        case PathMtuFound(path=path, mtu=mtu):
+            return fields("path_mtu_found", **_path(path), mtu=mtu)
+        case TunnelMtuChanged(mtu=mtu):
+            return fields("tunnel_mtu_changed", mtu=mtu)
+        case KeysExchanged(cipher=cipher, first=first):
+            return fields("keys_exchanged" if first else "keys_renewed", cipher=cipher)
+        case PeerStopped():
+            return fields("peer_stopped")
+        case DatagramsDropped(kind=kind, source=source, count=count):
+            what = {"kind": kind, "last_source": source, "dropped": count}
+            return fields("datagrams_dropped", **what, clock_offset=_offset(event))
+        case _:
+            assert_never(event)
+
+
+def _path(path: PathId) -> dict[str, Any]:
+    return {"local": format_address(path.local), "remote": path.remote}
+
+
+def _offset(event: DatagramsDropped) -> float | None:
+    """Seconds, as in JSON."""
+    return event.clock_offset / SECOND if event.kind is BadKind.DIFFTIME else None
 
 
 def clock_difference(offset: int) -> str:

@@ -101,12 +101,30 @@ def _help(name: str, verb: Verb) -> str:
 
 def _complain(error: GlorytunError) -> int:
     """Say on one line what is wrong, even if a file name breaks lines."""
+    if "JOURNAL_STREAM" in os.environ and _log(error):
+        return error.exit_status
     if isinstance(error, ConfigError) and error.problems:
         # It points at places in a file, over lines of its own.
         print(error, file=sys.stderr)
     else:
         print("glorytun:", " ".join(str(error).split()), file=sys.stderr)
     return error.exit_status
+
+
+def _log(error: GlorytunError) -> bool:
+    """Say it in the journal, with its priority and fields, where stderr leads there."""
+    # Not at the top: it loads logging, and `show` is to answer at once.
+    from glorytun import journal
+
+    if not journal.stderr_is_journal():
+        return False
+    import logging
+
+    from glorytun.report import log_error
+
+    journal.start()
+    log_error(logging.getLogger("glorytun"), error)
+    return True
 
 
 def _discard_output() -> None:
