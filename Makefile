@@ -1,5 +1,5 @@
 # `make` lists the targets. The work is done by tests/tools/run.sh.
-.PHONY: help test demo lab lint format
+.PHONY: help test lab demo lint format
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -7,11 +7,11 @@ help: ## list what can be made
 test: ## run every test (root; installs what it needs; PYTEST='-k mtu' passes arguments to pytest)
 	@tests/tools/run.sh test $(PYTEST)
 
+lab: ## run those in booted systems alone (root; LAB_SUITE='bookworm trixie' chooses)
+	@tests/tools/run.sh lab $(PYTEST)
+
 demo: ## show the tunnel at work over two links, for half a minute (root; SVG=file keeps a picture)
 	@tests/tools/run.sh demo $(if $(SVG),--svg $(SVG))
-
-lab: ## run the tests in booted Debian systems (root; LAB_SUITE='bookworm trixie' chooses)
-	@tests/tools/run.sh lab $(PYTEST)
 
 lint: ## run the linters alone
 	@tests/tools/run.sh lint

@@ -46,7 +46,8 @@ chroot "$1" systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer 
 '
 mmdebstrap --quiet --variant=minbase --mode=root --format=directory "$hook" \
     --include="$(echo "$packages" | tr ' ' ,)" \
-    --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
+    --aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
+    --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=force-unsafe-io \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

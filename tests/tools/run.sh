@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|demo|lab|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -17,9 +17,7 @@ nftables                nft: cuts links without a sign
 packages_test="$packages_demo
 iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
-"
-packages_lab="$packages_test
-mmdebstrap              makes clean Debian 12 and 13 systems
+mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
 systemd-container       boots them
 "
 
@@ -74,7 +72,6 @@ set_up() {
     case $1 in
     demo) install_packages "$packages_demo"; make_venv aegis,demo ;;
     test) install_packages "$packages_test"; make_venv aegis,demo,test ;;
-    lab) install_packages "$packages_lab"; make_venv aegis,demo,test ;;
     esac
 }
 
@@ -92,13 +89,12 @@ target=${1:-}
 [ -n "$target" ] && shift
 case $target in
 test)
-    need_root "makes network namespaces"
+    need_root "makes network namespaces and boots containers"
     set_up test
-    # They join when the service is whole: see docs/service.md.
-    run_tests --ignore=tests/lab "$@" ;;
+    run_tests "$@" ;;
 lab)
-    need_root "boots systems in containers"
-    set_up lab
+    need_root "boots containers"
+    set_up test
     exec "$venv/bin/pytest" tests/lab "$@" ;;
 demo)
     need_root "makes network namespaces"
@@ -112,6 +108,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|demo|lab|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac
