@@ -5,16 +5,21 @@ import socket
 from contextlib import suppress
 
 
-def notify(**fields: str | int) -> None:
-    """Send fields such as READY=1 or STATUS=…; never raises, since nothing depends on it."""
+def notify(*, descriptor: int | None = None, **fields: str | int) -> None:
+    """Send fields such as READY=1 or STATUS=…, and a descriptor for the store (FDSTORE=1).
+
+    Never raises, since nothing depends on it.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
     text = "\n".join(f"{name}={value}" for name, value in fields.items())
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, address)
+        descriptors = [] if descriptor is None else [descriptor]
+        socket.send_fds(sender, [text.encode()], descriptors, flags, address)
 
 
 def watchdog_interval() -> int:

@@ -68,12 +68,13 @@ class Resolver:
 
     def _work(self) -> None:
         while (host := self._questions.get()) is not None:
-            self._answers.put(self._find(host))
+            self._answers.put(self.find(host))
             with self._closing:
                 if not self._closed:
                     os.eventfd_write(self._wakeup, 1)
 
-    def _find(self, host: str) -> Answer:
+    def find(self, host: str) -> Answer:
+        """The answer at once; for numeric addresses, which nobody has to be asked for."""
         try:
             found = resolve(host, 0, v4=self._v4, v6=self._v6)
         except ResolveError as error:

@@ -44,10 +44,10 @@ class Pump:
         loop.add_reader(udp.fileno(), self._on_udp)
         loop.add_reader(tun.fileno(), self._on_tun)
 
-    def turn(self, *, at_most: int | None = None) -> None:
-        """Wait for something to do, for `at_most` µs, and do it."""
+    def turn(self, *, until: int | None = None) -> None:
+        """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
         now = self._clock.now()
-        self._loop.turn(self._wait(now, at_most))
+        self._loop.turn(self._wait(now, until))
         now = self._clock.now()
         due_at = self._tunnel.next_timeout()
         if due_at is not None and now >= due_at:
@@ -61,14 +61,10 @@ class Pump:
         for path, datagrams in self._tunnel.next_datagrams():
             self._send(path, datagrams)
 
-    def _wait(self, now: int, at_most: int | None) -> int | None:
-        due_at = self._tunnel.next_timeout()
-        waits = [] if due_at is None else [due_at - now]
-        if self._is_paused and self._send_at is not None:
-            waits.append(self._send_at - now)
-        if at_most is not None:
-            waits.append(at_most)
-        return min(waits, default=None)
+    def _wait(self, now: int, until: int | None) -> int | None:
+        send_at = self._send_at if self._is_paused else None
+        times = [at for at in (self._tunnel.next_timeout(), send_at, until) if at is not None]
+        return min(times) - now if times else None
 
     def _on_udp(self) -> None:
         now = self._clock.now()

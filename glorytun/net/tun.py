@@ -23,8 +23,10 @@ TAILROOM = TAG_SIZE
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
+_TUNGETIFF = 0x800454D2
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 _IFF_MULTI_QUEUE = 0x0100
 _IFREQ = struct.Struct("16sH22x")
 _NAME = re.compile(r"[^\s/:%\0]{1,15}")
@@ -69,6 +71,23 @@ class Tun:
             os.close(descriptor)
             raise
         return tun
+
+    @classmethod
+    def adopt(cls, descriptor: int, name: str | None) -> "Tun | None":
+        """One that another process opened; None when it is not this device, or was deleted.
+
+        The descriptor is then still the caller's.
+        """
+        try:
+            answer = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(_IFREQ.size))
+        except OSError:
+            return None
+        found, flags = _IFREQ.unpack(answer)
+        shape = flags & (_IFF_TUN | _IFF_NO_PI | _IFF_MULTI_QUEUE | _IFF_VNET_HDR)
+        if _name(found) != name or shape != _IFF_TUN | _IFF_NO_PI:
+            return None
+        os.set_blocking(descriptor, False)
+        return cls(descriptor, _name(found))
 
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
@@ -159,7 +178,12 @@ def _attach(descriptor: int, name: str | None) -> str:
         answer = fcntl.ioctl(descriptor, _TUNSETIFF, request)
     except OSError as error:
         raise _attach_error(error, name) from error
-    return str(_IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
+    return _name(_IFREQ.unpack(answer)[0])
+
+
+def _name(field: bytes) -> str:
+    """Of a device, from the field of the kernel's."""
+    return field.partition(b"\0")[0].decode(errors="replace")
 
 
 def _attach_error(error: OSError, name: str | None) -> DeviceError:

@@ -17,13 +17,18 @@ _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_PROBE = 3
 """Don't fragment, and ignore what ICMP says of the path's MTU: ip(7)."""
+_SO_MARK = 36
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+_U32 = struct.Struct("=I")
 _V4_PKTINFO = struct.Struct("=I4s4s")
 """struct in_pktinfo: interface, local address, destination address in the header."""
 _V6_PKTINFO = struct.Struct("=16sI")
 """struct in6_pktinfo: address, interface."""
 _PKTINFO_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size)
+
+TRAFFIC_CLASS = 192
+"""CS6, as 0.3.4 has it."""
 
 _V4_ANY = V4_PREFIX + bytes(4)
 _DATAGRAM_MAX = 65536
@@ -53,9 +58,11 @@ class UdpSocket:
         self._received: dict[tuple[object, bytes], PathId] = {}
         self._interfaces: dict[bytes, int] = {}
         self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
+        self.traffic_class = 0
+        """The byte in the IP header (DSCP << 2) of what is sent."""
 
     @classmethod
-    def open(cls, address: str, port: int, *, traffic_class: int = 192) -> "UdpSocket":
+    def open(cls, address: str, port: int, *, traffic_class: int = TRAFFIC_CLASS) -> "UdpSocket":
         """Bind to an IP address of this host; ``0.0.0.0`` is all of IPv4, ``::`` all of both.
 
         A link-local address needs its interface: ``fe80::1%eth0``. Port 0 lets the kernel pick.
@@ -69,8 +76,38 @@ class UdpSocket:
         except OSError as error:
             raise _open_error(error, address, port) from error
         try:
+            if v6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not v4))
             _set_options(opened, v4=v4, v6=v6)
             opened.bind(where)
+            bound = cls(opened, v4=v4, v6=v6)
+            bound.set_traffic_class(traffic_class)
+        except OSError as error:
+            opened.close()
+            raise _open_error(error, address, port) from error
+        return bound
+
+    @classmethod
+    def adopt(
+        cls, descriptor: int, address: str, port: int, *, traffic_class: int = TRAFFIC_CLASS
+    ) -> "UdpSocket | None":
+        """One that another process opened; None when it isn't bound to this.
+
+        The descriptor is then still the caller's. Raises SocketError.
+        """
+        family, where = _parse(address, port)
+        v6 = family == socket.AF_INET6
+        v4 = not v6 or where[0] == "::"
+        try:
+            opened = socket.socket(fileno=descriptor)
+        except OSError:
+            return None
+        try:
+            if not _is_bound(opened, family, where):
+                opened.detach()
+                return None
+            opened.setblocking(False)
+            _set_options(opened, v4=v4, v6=v6)
             bound = cls(opened, v4=v4, v6=v6)
             bound.set_traffic_class(traffic_class)
         except OSError as error:
@@ -132,6 +169,23 @@ class UdpSocket:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, traffic_class)
         if self.v6:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class)
+        self.traffic_class = traffic_class
+
+    def set_mark(self, mark: int) -> None:
+        """The mark of what is sent from now on, 0 is none (SO_MARK, socket(7)). Raises SocketError.
+
+        Policy rules can keep marked datagrams out of the tunnel itself.
+        """
+        value = _U32.pack(mark)
+        if self._socket.getsockopt(socket.SOL_SOCKET, _SO_MARK, _U32.size) == value:
+            return
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, value)
+        except OSError as error:
+            raise SocketError(
+                f"datagrams can't be given the mark {mark:#x}: {_reason(error)}",
+                hint="run as root, or with CAP_NET_ADMIN",
+            ) from error
 
     def close(self) -> None:
         """Free the port."""
@@ -182,12 +236,23 @@ def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddres
     return family, where  # type: ignore[return-value]  # typeshed allows for Pythons without IPv6
 
 
+def _is_bound(opened: socket.socket, family: socket.AddressFamily, where: _SocketAddress) -> bool:
+    """Whether a socket is a UDP socket that `open` would have made for an address."""
+    if (opened.family, opened.type) != (family, socket.SOCK_DGRAM):
+        return False
+    if endpoint_of(opened.getsockname()) != endpoint_of(where):
+        return False
+    if family == socket.AF_INET:
+        return True
+    only = opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return bool(only) == (where[0] != "::")
+
+
 def _set_options(opened: socket.socket, *, v4: bool, v6: bool) -> None:
-    """Everything that must hold before the first datagram."""
+    """Everything that must hold before the first datagram, and may be set again later."""
     if v4:
         opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
     if v6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not v4))
         opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
         # Else the host itself fragments what is too big for the link: ip6_append_data().
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1)

@@ -1,0 +1,257 @@
+"""Keeps a client's paths where the file, this host's links and the server's names have them."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from glorytun.config import PathConfig, TunnelConfig, is_numeric
+from glorytun.core.address import Endpoint, PathId, format_address
+from glorytun.core.settings import SECOND, PathChange, PathState
+from glorytun.core.status import Condition
+from glorytun.core.tunnel import Tunnel
+from glorytun.errors import DeviceError, TunnelError
+from glorytun.follow import Links, Owner, Wanted, wanted_paths
+from glorytun.net import links
+from glorytun.net.links import LinkEvents
+from glorytun.net.loop import Loop
+from glorytun.net.names import Answer, Resolver
+from glorytun.net.udp import UdpSocket
+from glorytun.peers import Addresses, Peers
+
+SETTLE = SECOND // 20
+"""Changes of links come in bursts: they are looked at together, so much after the first."""
+
+_FAILED = (Condition.DEGRADED, Condition.DOWN)
+
+log = logging.getLogger("glorytun")
+
+
+class Follower:
+    """Makes, moves and ends paths. A server needs none: its paths are its clients'."""
+
+    def __init__(
+        self,
+        *,
+        tunnel: Tunnel,
+        udp: UdpSocket,
+        loop: Loop,
+        own: str,
+        peer: str,
+        port: int,
+        stack: ExitStack,
+    ) -> None:
+        """`own` is the tunnel's device, `peer` the server's name or address."""
+        self._tunnel = tunnel
+        self._udp = udp
+        self._loop = loop
+        self._own = own
+        self._stack = stack
+        self.peer = peer
+        """The server, as the user named it."""
+        self._peers = Peers([peer], port)
+        self._resolver = Resolver(v4=udp.v4, v6=udp.v6)
+        stack.callback(self._resolver.close)
+        loop.add_reader(self._resolver.fileno(), self._on_answers)
+        self._configs: tuple[PathConfig, ...] = ()
+        self._links: Links = {}
+        self._wanted: dict[PathId, Wanted] = {}
+        self._made: dict[PathId, Owner] = {}
+        """The paths that are there because of the file; all others were made by hand."""
+        self._changes: dict[Owner, dict[str, Any]] = {}
+        """What was set by hand on paths of the file, which they keep while their link is away."""
+        self._refused: set[PathId] = set()
+        self._events: LinkEvents | None = None
+        self._links_changed = False
+        self._look_at: int | None = None
+        self._answers: list[Answer] = []
+        self.due_at: int | None = 0
+        """When `on_time` is to be called, µs since the epoch; None: nothing is to come."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """The server's addresses that are in use."""
+        return self._peers.get(self.peer)
+
+    @property
+    def trouble(self) -> str:
+        """Why the server's address isn't known; empty when it is."""
+        return "" if self.addresses else self._peers.error(self.peer)
+
+    @property
+    def missing(self) -> int:
+        """The sections of the file that have no path now."""
+        there = {(owner.local, owner.peer) for owner in self._made.values()}
+        return sum((config.local, config.peer) not in there for config in self._configs)
+
+    # The file.
+
+    def take(self, tunnel: TunnelConfig, configs: tuple[PathConfig, ...], now: int) -> None:
+        """Let the paths be those of a file: the first, or one that was read again.
+
+        Paths that stay get the settings of the file; those made by hand stay as they are.
+        """
+        if self._events is None:
+            self._watch_links()
+        assert tunnel.peer is not None
+        self.peer = tunnel.peer
+        self._configs = configs
+        hosts = {tunnel.peer, *(config.peer for config in configs if config.peer is not None)}
+        self._peers.change(sorted(hosts), tunnel.peer_port)
+        self._changes.clear()
+        self._refused.clear()
+        self._ask(now)
+        self._look(now)
+        self._follow(now, is_new=True)
+
+    def _watch_links(self) -> None:
+        self._events = events = LinkEvents()
+        self._stack.callback(events.close)
+
+        def on_change() -> None:
+            events.drain()
+            self._links_changed = True
+            self.due_at = 0
+
+        self._loop.add_reader(events.fileno(), on_change)
+
+    # By hand.
+
+    def learn(self, found: Iterable[Endpoint], now: int) -> None:
+        """Take the server's addresses, best first, from who has resolved its name already."""
+        self._peers.learn(self.peer, found, now)
+
+    def note_change(self, path: PathId, change: PathChange) -> None:
+        """The user set a path by hand."""
+        wanted = self._wanted.get(path)
+        if wanted is not None:
+            self._made[path] = wanted.owner
+            values = {name: value for name, value in asdict(change).items() if value is not None}
+            self._changes.setdefault(wanted.owner, {}).update(values)
+
+    # Following.
+
+    def reschedule(self, now: int) -> None:
+        """Find out anew when something is due: the conditions of paths have changed."""
+        ask_at = self._peers.next_at(now, self._failing())
+        times = [at for at in (self._look_at, ask_at) if at is not None]
+        self.due_at = min(times, default=None)
+
+    def on_time(self, now: int) -> None:
+        """Do what is due."""
+        if self._links_changed:
+            self._links_changed = False
+            self._look_at = self._look_at or now + SETTLE
+        if self._answers:
+            self._learn(now)
+        if self._look_at is not None and now >= self._look_at:
+            self._look_at = None
+            self._look(now)
+            self._peers.hurry()
+            self._follow(now)
+        self._ask(now)
+        self.reschedule(now)
+
+    def _look(self, now: int) -> None:
+        """Take the addresses that links have now."""
+        try:
+            self._links = links.local_addresses()
+        except DeviceError as error:
+            log.warning("%s", error)
+            self._look_at = now + SECOND
+            return
+        self._udp.set_interfaces(links.interface_indices(self._links))
+
+    def _follow(self, now: int, *, is_new: bool = False) -> None:
+        """Make and end paths, so that they are the wanted ones.
+
+        With a new file the paths that stay get its settings; else they keep what a user set.
+        """
+        there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
+        self._wanted = wanted_paths(self._configs, self._links, self._peer_of, own=self._own)
+        for path in (self._made.keys() & there) - self._wanted.keys():
+            self._tunnel.remove_path(path, self._why_gone(path, is_new=is_new), now)
+        self._made = {path: owner for path, owner in self._made.items() if path in self._wanted}
+        for path, wanted in self._wanted.items():
+            if is_new or path not in there:
+                self._set(path, wanted, now, is_there=path in there)
+
+    def _why_gone(self, path: PathId, *, is_new: bool) -> str:
+        if not any(path.local in addresses for addresses in self._links.values()):
+            return "its address is gone"
+        return "the file no longer has it" if is_new else "another path takes its place"
+
+    def _set(self, path: PathId, wanted: Wanted, now: int, *, is_there: bool) -> None:
+        values = asdict(wanted.settings) | self._changes.get(wanted.owner, {})
+        if values["state"] == PathState.DOWN and not is_there:
+            return  # The core has no path that was never up.
+        try:
+            self._tunnel.set_path(path, PathChange(**values), now)
+        except TunnelError as error:
+            if path not in self._refused:
+                self._refused.add(path)
+                log.warning("path %s can't be made: %s", path, error)
+            return
+        self._made[path] = wanted.owner
+
+    def _peer_of(self, host: str | None) -> Addresses:
+        return self._peers.get(host or self.peer)
+
+    # Names.
+
+    def _failing(self) -> set[Endpoint]:
+        """The server's addresses to which there are paths, and none that gets an answer."""
+        tried, heard = set(), set()
+        for path in self._tunnel.path_statuses():
+            if path.settings.state != PathState.DOWN:
+                tried.add(path.remote)
+                if path.condition not in _FAILED:
+                    heard.add(path.remote)
+        return tried - heard
+
+    def _ask(self, now: int) -> None:
+        for host in self._peers.due(now, self._failing()):
+            if is_numeric(host):
+                # Nobody has to be asked, so that the answer is there at once.
+                self._answers.append(self._resolver.find(host))
+                self._learn(now)
+            else:
+                self._resolver.ask(host)
+
+    def _on_answers(self) -> None:
+        self._answers += self._resolver.answers()
+        self.due_at = 0
+
+    def _learn(self, now: int) -> None:
+        failing = self._failing()
+        for answer in self._answers:
+            self._take_answer(answer, failing, now)
+        self._answers.clear()
+
+    def _take_answer(self, answer: Answer, failing: set[Endpoint], now: int) -> None:
+        if answer.error:
+            if self._peers.fail(answer.host, answer.error, now, failing=failing):
+                log.warning("%s", answer.error)
+            return
+        before = self._peers.get(answer.host)
+        if not self._peers.learn(answer.host, answer.found, now, failing=failing):
+            return
+        after = self._peers.get(answer.host)
+        if not is_numeric(answer.host):
+            texts = (format_address(endpoint.address) for endpoint in after.values())
+            log.info("%s is %s", answer.host, " and ".join(texts))
+        for v4, endpoint in before.items():
+            if after.get(v4) != endpoint:
+                self._move_by_hand(endpoint, after.get(v4), now)
+        self._follow(now)
+
+    def _move_by_hand(self, old: Endpoint, new: Endpoint | None, now: int) -> None:
+        """Let paths that no section means follow the server to another address."""
+        for path in self._tunnel.path_statuses():
+            there = PathId(path.local, path.remote)
+            if path.remote == old and there not in self._made and new is not None:
+                self._tunnel.remove_path(there, "the server has another address", now)
+                change = PathChange(**asdict(path.settings))
+                if path.settings.state != PathState.DOWN:
+                    self._tunnel.set_path(PathId(path.local, new), change, now)
