@@ -376,7 +376,7 @@ class _Reader:
             self._error(place, "there is no section [Tunnel]", hint="put in the line [Tunnel]")
         else:
             self._check_tunnel(self.tunnel)
-        first: dict[str, _Section] = {}
+        first: dict[tuple[str, str | None], _Section] = {}
         for path in self.paths:
             self._check_path(path)
             self._check_twice(path, first)
@@ -468,17 +468,17 @@ class _Reader:
                 hint="Peer= of this [Path] may name another address of the server",
             )
 
-    def _check_twice(self, path: _Section, first: dict[str, _Section]) -> None:
-        """That no other path has this one's `Local=`; `first` is who had it first."""
+    def _check_twice(self, path: _Section, first: dict[tuple[str, str | None], _Section]) -> None:
+        """That no other path leads from here to the same server; `first` is who had it first."""
         local = path.given.get("local")
-        if local is None or local.wrong:
+        if local is None or local.wrong or path.wrong("peer"):
             return
-        other = first.setdefault(local.value, path)
+        other = first.setdefault((local.value, path.values()["peer"]), path)
         if other is not path:
             self._error(
                 local.place,
                 f"the [Path] in line {other.place.line} has this Local= too",
-                hint="make one [Path] of both",
+                hint="make one [Path] of both, or let each have another Peer=",
             )
 
     def _check_idle(self, section: _Section) -> None:

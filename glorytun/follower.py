@@ -169,13 +169,22 @@ class Follower:
         With a new file the paths that stay get its settings; else they keep what a user set.
         """
         there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
-        self._wanted = wanted_paths(self._configs, self._links, self._peer_of, own=self._own)
+        found = {name: self._sort(name, addresses) for name, addresses in self._links.items()}
+        self._wanted = wanted_paths(self._configs, found, self._peer_of, own=self._own)
         for path in (self._made.keys() & there) - self._wanted.keys():
             self._tunnel.remove_path(path, self._why_gone(path, is_new=is_new), now)
         self._made = {path: owner for path, owner in self._made.items() if path in self._wanted}
         for path, wanted in self._wanted.items():
             if is_new or path not in there:
                 self._set(path, wanted, now, is_there=path in there)
+
+    def _sort(self, interface: str, addresses: list[bytes]) -> list[bytes]:
+        """Addresses in use stay so; else the one comes first that the kernel would choose."""
+        used = {path.local for path in self._made}
+        chosen = {
+            links.source_address(peer, interface=interface) for peer in self.addresses.values()
+        }
+        return sorted(addresses, key=lambda address: (address not in used, address not in chosen))
 
     def _why_gone(self, path: PathId, *, is_new: bool) -> str:
         if not any(path.local in addresses for addresses in self._links.values()):

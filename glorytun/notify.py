@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from contextlib import suppress
 
 
@@ -16,10 +17,12 @@ def notify(*, descriptor: int | None = None, **fields: str | int) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     text = "\n".join(f"{name}={value}" for name, value in fields.items())
+    rights = struct.pack("i", descriptor) if descriptor is not None else b""
+    # Not socket.send_fds(), which ignores the address.
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        descriptors = [] if descriptor is None else [descriptor]
-        socket.send_fds(sender, [text.encode()], descriptors, flags, address)
+        sender.sendmsg([text.encode()], ancillary, flags, address)
 
 
 def watchdog_interval() -> int:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from typing import Any
 
 from glorytun.core.address import Endpoint, format_address, is_v4, pack_address
 from glorytun.errors import DeviceError
@@ -14,9 +15,12 @@ from glorytun.errors import DeviceError
 # linux/if.h, linux/if_addr.h, linux/rtnetlink.h
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
+_IFF_RUNNING = 0x40
+"""RFC 2863 OPER_UP: it has a carrier, and has authenticated where that takes time."""
 _IFA_F_DEPRECATED = 0x20
 _IFA_F_TENTATIVE = 0x40
 _RT_SCOPE_UNIVERSE = 0
+_USABLE = _IFF_UP | _IFF_LOOPBACK | _IFF_RUNNING
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV6_IFADDR = 0x100
@@ -32,13 +36,18 @@ def set_up(device: str) -> None:
     _change(device, f"{device} can't be switched on", state="up")
 
 
-def source_address(remote: Endpoint) -> bytes | None:
-    """The local address (16 bytes) the kernel would send from towards `remote`, or None."""
+def source_address(remote: Endpoint, *, interface: str = "") -> bytes | None:
+    """The local address (16 bytes) the kernel would send from towards `remote`, or None.
+
+    With an interface, the one it would choose there.
+    """
     v4 = is_v4(remote.address)
     # Connecting a UDP socket looks up the route and sends nothing.
     where = (remote.port or 9,) if v4 else (remote.port or 9, 0, remote.scope)
     with socket.socket(socket.AF_INET if v4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         try:
+            if interface:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             probe.connect((format_address(remote.address), *where))
         except OSError:
             return None
@@ -46,27 +55,42 @@ def source_address(remote: Endpoint) -> bytes | None:
 
 
 def local_addresses() -> dict[str, list[bytes]]:
-    """The usable addresses of each interface that is up: 16 bytes, IPv4 first, then in order.
+    """The usable addresses of each interface that is up and has a carrier.
 
-    Left out are loopback, link-local addresses, and those that are tentative or deprecated.
+    16 bytes each, IPv4 first, then in the kernel's order. Left out are loopback, link-local
+    addresses, and those that are tentative or deprecated. Raises DeviceError.
     """
     from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
 
-    with IPRoute() as route:
-        names = {
-            link["index"]: str(link.get_attr("IFLA_IFNAME"))
-            for link in route.get_links()
-            if link["flags"] & _IFF_UP and not link["flags"] & _IFF_LOOPBACK
-        }
-        found: dict[str, list[bytes]] = {name: [] for name in names.values()}
-        for message in route.get_addr():
-            # Of a point-to-point link, IFA_ADDRESS is the other end (linux/if_addr.h).
-            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            unusable = message["flags"] & (_IFA_F_TENTATIVE | _IFA_F_DEPRECATED)
-            name = names.get(message["index"])
-            if name is not None and message["scope"] == _RT_SCOPE_UNIVERSE and not unusable:
-                found[name].append(pack_address(str(text)))
+    try:
+        with IPRoute() as route:
+            return _usable_addresses(route)
+    except (NetlinkError, OSError) as error:
+        raise DeviceError(f"the addresses of this host can't be read: {error}") from error
+
+
+def _usable_addresses(route: Any) -> dict[str, list[bytes]]:
+    names = {
+        link["index"]: str(link.get_attr("IFLA_IFNAME"))
+        for link in route.get_links()
+        if link["flags"] & _USABLE == _IFF_UP | _IFF_RUNNING
+    }
+    found: dict[str, list[bytes]] = {name: [] for name in names.values()}
+    for message in route.get_addr():
+        # Of a point-to-point link, IFA_ADDRESS is the other end (linux/if_addr.h).
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        unusable = _address_flags(message) & (_IFA_F_TENTATIVE | _IFA_F_DEPRECATED)
+        name = names.get(message["index"])
+        if name is not None and message["scope"] == _RT_SCOPE_UNIVERSE and not unusable:
+            found[name].append(pack_address(str(text)))
     return {name: sorted(addresses, key=is_v4, reverse=True) for name, addresses in found.items()}
+
+
+def _address_flags(message: Any) -> int:
+    """All 32 of them; the header has 8 (linux/if_addr.h)."""
+    flags = message.get_attr("IFA_FLAGS")
+    return int(message["flags"] if flags is None else flags)
 
 
 def interface_indices(addresses: dict[str, list[bytes]]) -> dict[bytes, int]:
