@@ -30,7 +30,7 @@ _PRIORITIES = {
 }
 _MOST_CHARACTERS = 4096
 """Of a value. All fields together stay below what the socket takes at once, 208 KiB."""
-_LAST_LOOKS = 20
+_LAST_LOOKS = 50
 _LAST_LOOK_EVERY = 0.01
 """How long to wait in the end for journald, seconds."""
 
