@@ -146,6 +146,9 @@ def home(lab: Lab, *, links: int = 2) -> Topology:
     client, server = lab.host("client"), lab.host("server")
     joined = [lab.link(client, server, number) for number in range(1, links + 1)]
     server.ip(f"address add {REMOTE}/32 dev lo")
+    # Without a route over an interface that is to be used, the kernel takes the server for a
+    # neighbour there (ip_route_output_key_hash_rcu()); no real one would answer.
+    server.sysctl("ipv4/conf/all/arp_ignore", 1)
     # Else the first address of a network takes the others with it (ip-sysctl); systemd sets it too.
     client.sysctl("ipv4/conf/all/promote_secondaries", 1)
     for link in joined:
