@@ -171,18 +171,19 @@ def test_reload_refuses_a_wrong_file(lab: Lab, tunnels: Tunnels) -> None:
         assert (client.show()["settings"], client.settings(FIRST), client.settings(SECOND)) == (
             before
         )
-        assert f"{place}: {message}" in client.logged()
-        refusal = f"; reload refused: {place}: {message}"
-        assert client.status().endswith(refusal)
-        # It stays until the next file is good, whatever happens meanwhile.
-        client.host.ip("link set link2 down")
-        assert client.wait_status("1 of 2 paths running").endswith(refusal)
-        client.host.ip("link set link2 up")
-        add_default_route(client.host, 2)
-        client.reconfigure(*LINKS)
-        wait_for(lambda: "refused" not in client.status(), timeout=2, what="a status without it")
-        pair.wait_running(2)
+        stream.flow(100)
     assert not stream.report.lost, str(stream.report)
+    assert f"{place}: {message}" in client.logged()
+    refusal = f"; reload refused: {place}: {message}"
+    assert client.status().endswith(refusal)
+    # It stays until the next file is good, whatever happens meanwhile.
+    client.host.ip("link set link2 down")
+    assert client.wait_status("1 of 2 paths running").endswith(refusal)
+    client.host.ip("link set link2 up")
+    add_default_route(client.host, 2)
+    client.reconfigure(*LINKS)
+    wait_for(lambda: "refused" not in client.status(), timeout=2, what="a status without it")
+    pair.wait_running(2)
 
 
 @pytest.mark.xfail(strict=True, reason="the status takes the first problem, a warning or not")
