@@ -42,6 +42,9 @@ CLOCK_BEHIND = SECOND
 """A step back of the system clock that is worth a line in the log."""
 LATE = 2 * SECOND
 """A tunnel whose timers are overdue by so much hangs, though the loop turns."""
+GOODBYE_SPARE = SECOND // 50
+GOODBYE_MAX = SECOND // 4
+"""How long the last packets may take, µs: a round trip and a little more, but not for ever."""
 
 _FIXED = ("bind", "port", "keyfile", "cipher")
 """What takes a restart, as the sockets and the key are not made anew."""
@@ -132,7 +135,7 @@ class Daemon:
         """The last status."""
         self._status = StatusLine(client=options.peer_host is not None)
         self._follower = self._make_follower(options, stack)
-        if self._follower:
+        if self._follower and server:
             self._follower.learn(server, self._started_at)
         if configuration is not None:
             self._file = configuration.source
@@ -262,8 +265,19 @@ class Daemon:
         log.info("stopped by %s", signal.Signals(self._stopping).name)
         if self._stopping == signal.SIGHUP:
             self._tun.set_persist(True)
-        self._tunnel.close(self._clock.now())
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Tell the peer, and deliver what it sent before it heard that.
+
+        What it sends then waits in its TUN. So TCP loses nothing over a restart, where each loss
+        would make it wait longer than the restart takes.
+        """
+        now = self._clock.now()
+        self._tunnel.close(now)
         self._pump.flush()
+        under_way = max((path.rtt for path in self._tunnel.path_statuses()), default=0)
+        self._pump.drain(now + min(under_way + GOODBYE_SPARE, GOODBYE_MAX))
 
     def _turn(self) -> None:
         """Wait until something is to be done, and do it."""

@@ -56,6 +56,15 @@ class Pump:
         if self._is_paused:
             self._set_paused(now)
 
+    def drain(self, until: int) -> None:
+        """Only deliver what still arrives, until then (µs since the epoch), and send nothing."""
+        self._loop.remove_reader(self._udp.fileno())
+        if not self._is_paused:
+            self._loop.remove_reader(self._tun.fileno())
+        self._loop.add_reader(self._udp.fileno(), self._deliver)
+        while (now := self._clock.now()) < until:
+            self._loop.turn(until - now)
+
     def flush(self) -> None:
         """Send what the tunnel has to say by itself."""
         for path, datagrams in self._tunnel.next_datagrams():
@@ -67,6 +76,10 @@ class Pump:
         return min(times) - now if times else None
 
     def _on_udp(self) -> None:
+        self._deliver()
+        self.flush()
+
+    def _deliver(self) -> None:
         now = self._clock.now()
         for _ in range(BATCH):
             received = self._udp.receive()
@@ -75,7 +88,6 @@ class Pump:
             datagrams, path = received
             for packets in self._tunnel.receive(datagrams, path, now):
                 self._tun.write(packets)
-        self.flush()
 
     def _on_tun(self) -> None:
         now = self._clock.now()
