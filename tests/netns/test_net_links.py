@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from glorytun.core.address import Endpoint, pack_address
+from glorytun.core.address import Endpoint, format_address, pack_address
 from glorytun.errors import DeviceError
 from glorytun.net import links
 from tests.netns.topology import Host, Lab
+from tests.netns.wait import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,46 @@ def test_source_address(host: Host, remote: str, expected: str | None) -> None:
     endpoint = Endpoint(pack_address(remote), 5000)
     found = host.within(lambda: links.source_address(endpoint))
     assert found == (pack_address(expected) if expected else None)
+
+
+def test_source_address_of_an_interface(host: Host) -> None:
+    """What the kernel would choose there, not by the best route of all."""
+    host.ip("addr add 10.9.2.1/24 dev tun0", "link set tun0 up")
+    near = Endpoint(pack_address("10.9.1.2"), 5000)
+
+    def source(interface: str) -> bytes | None:
+        return host.within(lambda: links.source_address(near, interface=interface))
+
+    assert source("link1") == pack_address("10.9.1.1")
+    # Without a route, it takes the peer for a neighbour.
+    assert source("tun0") == pack_address("10.9.2.1")
+    assert source("eth9") is None
+    host.ip("addr del 10.9.2.1/24 dev tun0")
+
+
+def test_addresses_that_can_be_used() -> None:
+    """Global ones, of interfaces that are up and have a carrier; IPv4 first."""
+    with Lab() as lab:
+        host, peer = lab.host("client"), lab.host("server")
+        lab.link(host, peer, 1)
+        host.ip(
+            "addr add 2001:db8::1/64 dev link1 nodad",
+            "addr add 2001:db8::2/64 dev link1 nodad preferred_lft 0",
+            "addr add 10.0.0.1/24 dev link1",
+            "addr add fe80::77/64 dev link1 nodad",
+        )
+
+        def found() -> list[str]:
+            addresses = host.within(links.local_addresses)
+            return [format_address(address) for address in addresses.get("link1", [])]
+
+        usable = ["10.9.1.1", "10.0.0.1", "2001:db8::1"]
+        known = [text for text in found() if not text.startswith("fd09:")]
+        assert known == usable
+        assert "lo" not in host.within(links.local_addresses)
+        peer.ip("link set link1 down")
+        wait_for(lambda: not found(), timeout=5, what="the carrier to be gone")
+        peer.ip("link set link1 up")
+        wait_for(found, timeout=5, what="the carrier to be back")
+        host.ip("link set link1 down")
+        assert not found()

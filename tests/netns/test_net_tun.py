@@ -7,8 +7,10 @@
 """
 
 import errno
+import fcntl
 import os
 import stat
+import struct
 import sys
 from collections.abc import Iterator
 
@@ -224,3 +226,37 @@ def test_device_that_was_deleted(host: Host) -> None:
         f"tun4 can't be read any more: {os.strerror(errno.EBADFD)} (was it deleted? start again)"
     )
     opened.close()
+
+
+def test_a_device_of_the_last_process(host: Host) -> None:
+    """Packets wait in what it left open; its name and shape must fit."""
+    first = open_tun(host, "tun5")
+    host.ip("addr add 10.9.5.1/24 dev tun5", "link set tun5 up")
+    left = os.dup(first.fileno())
+    first.close()
+    host.run("ping", "-c", "1", "-W", "1", "10.9.5.2", check=False)
+    assert Tun.adopt(left, "tun6") is None
+    adopted = Tun.adopt(left, "tun5")
+    assert adopted
+    assert adopted.name == "tun5"
+    received = wait_for(adopted.read, timeout=5, what="the ping")
+    assert received
+    host.ip("link delete tun5")
+    assert Tun.adopt(left, "tun5") is None, "it was deleted"
+    adopted.close()
+
+
+def test_what_is_no_device_of_ours(host: Host) -> None:
+    """Nothing else is taken for one, and it stays open."""
+
+    def open_tap() -> int:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR)
+        request = struct.pack("16sH22x", b"tun7", 0x1002)  # IFF_TAP | IFF_NO_PI
+        fcntl.ioctl(descriptor, 0x400454CA, request)
+        return descriptor
+
+    ends = os.pipe()
+    for other in (ends[0], host.within(open_tap)):
+        assert Tun.adopt(other, "tun7") is None
+        os.close(other)
+    os.close(ends[1])

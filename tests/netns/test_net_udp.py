@@ -8,6 +8,7 @@
 """
 
 import errno
+import os
 import re
 import socket
 import sys
@@ -26,6 +27,8 @@ from tests.netns.wait import wait_for
 PORT = 5000
 IPV6_HEADERS, IPV4_HEADERS = 48, 28
 """IP and UDP together."""
+
+BOUNDS = {"::", "0.0.0.0", "10.9.1.1", "fd09:1::1"}
 
 Opener = Callable[[Host, str], UdpSocket]
 
@@ -332,3 +335,78 @@ def test_large_buffers(hosts: tuple[Host, Host], bind: Opener) -> None:
     while server.receive():
         received += 1
     assert received == 3000
+
+
+@pytest.mark.parametrize("bound", sorted(BOUNDS))
+def test_a_socket_of_the_last_process(hosts: tuple[Host, Host], bind: Opener, bound: str) -> None:
+    """It has received meanwhile, and is of use only for the same address and port."""
+    first, server = bind(hosts[0], bound), bind(hosts[1], "::")
+    left = os.dup(first.fileno())
+    first.close()
+    net = "10.9.1.{}" if first.v4 else "fd09:1::{}"
+    there = path(net.format(2), net.format(1))
+    assert server.send(there, Batch.of(b"waits")) == 0
+    for address, port in ((bound, PORT + 1), *((other, PORT) for other in BOUNDS - {bound})):
+        assert UdpSocket.adopt(left, address, port) is None
+    adopted = UdpSocket.adopt(left, bound, PORT)
+    assert adopted
+    assert (adopted.v4, adopted.v6, adopted.bound) == (first.v4, first.v6, first.bound)
+    received = wait_for(adopted.receive, timeout=5, what="what was sent meanwhile")
+    assert received
+    batch, came = received
+    assert [bytes(row) for row in batch.rows()] == [b"waits"]
+    assert adopted.send(came, Batch.of(b"back")) == 0
+    assert wait_for(server.receive, timeout=5, what="the answer")
+    adopted.close()
+
+
+def test_what_is_no_socket_of_ours(hosts: tuple[Host, Host]) -> None:
+    """Nothing else is taken for one, and it stays open."""
+    with hosts[0].socket(4, socket.SOCK_STREAM) as stream:
+        stream.bind(("0.0.0.0", PORT))
+        assert UdpSocket.adopt(stream.fileno(), "0.0.0.0", PORT) is None
+        assert stream.getsockname()
+    ends = os.pipe()
+    assert UdpSocket.adopt(ends[0], "0.0.0.0", PORT) is None
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize("mark", [1, 0xFFFFFFFF])
+@pytest.mark.parametrize("bound", ["::", "0.0.0.0"])
+def test_mark(hosts: tuple[Host, Host], bind: Opener, bound: str, mark: int) -> None:
+    """What is sent carries it, and nothing does when it is 0 again."""
+    client, server = bind(hosts[0], bound), bind(hosts[1], bound)
+    there = path("10.9.1.1", "10.9.1.2")
+    hosts[0].nft(
+        "table inet marked { chain out {"
+        f" type filter hook output priority 0; udp dport {PORT} meta mark {mark:#x} drop; }}; }}"
+    )
+    client.set_mark(mark)
+    assert client.send(there, Batch.of(b"marked")) == errno.EPERM
+    client.set_mark(0)
+    assert client.send(there, Batch.of(b"plain")) == 0
+    hosts[0].nft("delete table inet marked")
+    received = wait_for(server.receive, timeout=5, what="the plain one")
+    assert received
+    assert [bytes(row) for row in received[0].rows()] == [b"plain"]
+
+
+def test_mark_without_permission(hosts: tuple[Host, Host]) -> None:
+    """The message says what is missing; no mark needs none."""
+    code = (
+        "from glorytun.errors import SocketError\n"
+        "from glorytun.net.udp import UdpSocket\n"
+        f"opened = UdpSocket.open('0.0.0.0', {PORT + 1})\n"
+        "opened.set_mark(0)\n"
+        "try:\n"
+        "    opened.set_mark(0x2a)\n"
+        "except SocketError as error:\n"
+        "    print(error)\n"
+    )
+    lacking = ("setpriv", "--bounding-set", "-net_admin,-net_raw")
+    said = hosts[0].run(*lacking, sys.executable, "-c", code).stdout
+    assert said.strip() == (
+        "datagrams can't be given the mark 0x2a: Operation not permitted "
+        "(run as root, or with CAP_NET_ADMIN)"
+    )
