@@ -93,6 +93,29 @@ def _address_flags(message: Any) -> int:
     return int(message["flags"] if flags is None else flags)
 
 
+def interfaces_away() -> dict[str, str]:
+    """Each interface that `local_addresses` leaves out, and why. Raises DeviceError."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as route:
+            found = {str(link.get_attr("IFLA_IFNAME")): link["flags"] for link in route.get_links()}
+    except (NetlinkError, OSError) as error:
+        raise DeviceError(f"the interfaces of this host can't be read: {error}") from error
+    return {
+        name: _why_away(flags)
+        for name, flags in found.items()
+        if flags & _USABLE != _IFF_UP | _IFF_RUNNING
+    }
+
+
+def _why_away(flags: int) -> str:
+    if flags & _IFF_LOOPBACK:
+        return "it leads nowhere but to this host"
+    return "it has no carrier" if flags & _IFF_UP else "it is down"
+
+
 def interface_indices(addresses: dict[str, list[bytes]]) -> dict[bytes, int]:
     """The index of the interface that has each address."""
     found = {}
