@@ -33,7 +33,15 @@ from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 from glorytun.notify import notify, watchdog_interval
-from glorytun.report import log_error, log_event, log_problem, log_send_failure
+from glorytun.options import SECTIONS
+from glorytun.report import (
+    fields,
+    first_problem,
+    log_error,
+    log_event,
+    log_problem,
+    log_send_failure,
+)
 from glorytun.requests import Requests
 from glorytun.statusline import StatusLine
 
@@ -223,7 +231,7 @@ class Daemon:
             self._udp.set_traffic_class(change.traffic_class)
 
     def _reload(self) -> None:
-        """Read the file again; a wrong one is refused as a whole, and said. Raises ConfigError."""
+        """Read the file again; a wrong one is refused as a whole, and said. Raises TunnelError."""
         if self._file is None:
             raise TunnelError(
                 "this tunnel has no configuration file", hint="`glorytun run` runs one that has"
@@ -232,24 +240,30 @@ class Daemon:
             configuration = load(self._file)
         except ConfigError as error:
             log_error(log, error)
-            self._refusal = str(error).partition("\n")[0]
+            self._refusal = first_problem(error)
             self._say_status()
-            raise
+            raise TunnelError(
+                self._refusal, hint=f"`glorytun check {self._file}` shows all that is wrong"
+            ) from error
         self._refusal = ""
         self._warn_of_what_is_fixed(configuration.tunnel)
         self._take(configuration)
-        log.info("%s was read again", self._file)
+        log.info("%s was read again", self._file, extra=fields("file_read"))
         self._say_status()
 
     def _warn_of_what_is_fixed(self, tunnel: TunnelConfig) -> None:
-        assert self._started_with is not None
-        fixed = [
-            name for name in _FIXED if getattr(tunnel, name) != getattr(self._started_with, name)
-        ]
-        if (tunnel.peer is None) != (self._started_with.peer is None):
+        before = self._started_with
+        assert before is not None
+        fixed = [name for name in _FIXED if getattr(tunnel, name) != getattr(before, name)]
+        if (tunnel.peer is None) != (before.peer is None):
             fixed.append("peer")
         if fixed:
-            log.warning("changed, and in force after a restart only: %s", ", ".join(fixed))
+            keys = [f"{option.key}=" for option in SECTIONS["Tunnel"] if option.name in fixed]
+            log.warning(
+                "changed, and in force after a restart only: %s",
+                ", ".join(keys),
+                extra=fields("restart_needed"),
+            )
 
     # Running.
 
@@ -262,7 +276,8 @@ class Daemon:
         while not self._stopping:
             self._turn()
         notify(STOPPING=1)
-        log.info("stopped by %s", signal.Signals(self._stopping).name)
+        name = signal.Signals(self._stopping).name
+        log.info("stopped by %s", name, extra=fields("stopped", signal=name))
         if self._stopping == signal.SIGHUP:
             self._tun.set_persist(True)
         self._say_goodbye()
@@ -299,6 +314,7 @@ class Daemon:
             role,
             self._udp.bound,
             os.getpid(),
+            extra=fields("started", role="client" if self._follower else "server"),
         )
         if self._follower and self._file is None:
             for peer in self._follower.addresses.values():
@@ -391,6 +407,7 @@ class Daemon:
                 "the system clock was set back and is %d s behind the tunnel's; "
                 "restart the tunnel to follow it",
                 behind // SECOND,
+                extra=fields("clock_set_back", clock_offset=-behind / SECOND),
             )
         self._clock_behind = max(behind, 0)
 

@@ -19,6 +19,7 @@ from glorytun.net.loop import Loop
 from glorytun.net.names import Answer, Resolver
 from glorytun.net.udp import UdpSocket
 from glorytun.peers import Addresses, Peers
+from glorytun.report import fields
 
 SETTLE = SECOND // 20
 """Changes of links come in bursts: they are looked at together, so much after the first."""
@@ -200,7 +201,7 @@ class Follower:
         except TunnelError as error:
             if path not in self._refused:
                 self._refused.add(path)
-                log.warning("path %s can't be made: %s", path, error)
+                log.warning("path %s can't be made: %s", path, error, extra=fields("path_refused"))
             return
         self._made[path] = wanted.owner
 
@@ -241,7 +242,8 @@ class Follower:
     def _take_answer(self, answer: Answer, failing: set[Endpoint], now: int) -> None:
         if answer.error:
             if self._peers.fail(answer.host, answer.error, now, failing=failing):
-                log.warning("%s", answer.error)
+                host = fields("name_failed", peer_host=answer.host)
+                log.warning("%s", answer.error, extra=host)
             return
         before = self._peers.get(answer.host)
         if not self._peers.learn(answer.host, answer.found, now, failing=failing):
@@ -249,7 +251,8 @@ class Follower:
         after = self._peers.get(answer.host)
         if not is_numeric(answer.host):
             texts = (format_address(endpoint.address) for endpoint in after.values())
-            log.info("%s is %s", answer.host, " and ".join(texts))
+            host = fields("name_resolved", peer_host=answer.host)
+            log.info("%s is %s", answer.host, " and ".join(texts), extra=host)
         for v4, endpoint in before.items():
             if after.get(v4) != endpoint:
                 self._move_by_hand(endpoint, after.get(v4), now)

@@ -68,6 +68,14 @@ def log_problem(log: logging.Logger, problem: Problem) -> None:
         log.error("%s", problem, extra={"fields": place})
 
 
+def first_problem(error: ConfigError) -> str:
+    """What is wrong with a file, in one line."""
+    for problem in error.problems:
+        if isinstance(problem, Problem) and not problem.warning:
+            return problem.summary
+    return " ".join(str(error).split())
+
+
 def fields(event: str, **values: object) -> Extra:
     """What goes with a line into the journal, if it goes there; what is None or empty doesn't.
 
