@@ -242,9 +242,8 @@ class Daemon:
             log_error(log, error)
             self._refusal = first_problem(error)
             self._say_status()
-            raise TunnelError(
-                self._refusal, hint=f"`glorytun check {self._file}` shows all that is wrong"
-            ) from error
+            more = f"`glorytun check {self._file}` shows all that is wrong"
+            raise TunnelError(self._refusal, hint=more if error.problems else "") from error
         self._refusal = ""
         self._warn_of_what_is_fixed(configuration.tunnel)
         self._take(configuration)
