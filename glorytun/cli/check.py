@@ -2,26 +2,16 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from socket import if_nameindex
 from typing import Any
 
 from glorytun.cli.common import JSON, print_json
+from glorytun.cli.findings import Findings, FoundPath, FoundSection, Warned, find
 from glorytun.cli.words import Options, Positional, Value
 from glorytun.config import LocalKind, PathConfig, TunnelConfig, parse_device
-from glorytun.configfile import (
-    Configuration,
-    Problem,
-    file_of,
-    key_path,
-    load,
-    option_values,
-)
-from glorytun.core.address import format_address, is_v4, pack_address
-from glorytun.errors import ConfigError, KeyFileError, ResolveError
-from glorytun.keyfile import load_key
+from glorytun.configfile import Configuration, Problem, file_of, load, option_values
+from glorytun.core.address import format_address
+from glorytun.errors import ConfigError
 
 
 def _parse_target(word: str) -> tuple[str, Path]:
@@ -43,32 +33,6 @@ OPTIONS: Options = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Findings:
-    """What the configuration meets on this host."""
-
-    key_file: str
-    key_problem: KeyFileError | None
-    addresses: dict[str, list[str]]
-    """Of each peer that was resolved."""
-    unresolved: dict[str, str]
-    """Why a peer was not."""
-    matches: tuple[dict[str, list[str]], ...]
-    """For each path: the interfaces that it is for, with their addresses."""
-
-    @property
-    def key_unreadable(self) -> bool:
-        """Whether whoever runs the check may not read the key, which the service may."""
-        return self.key_problem is not None and isinstance(
-            self.key_problem.__cause__, PermissionError
-        )
-
-    @property
-    def usable(self) -> bool:
-        """Whether the tunnel would start."""
-        return self.key_problem is None or self.key_unreadable
-
-
 def run(found: dict[str, Any]) -> int:
     """Print what was found, and warnings on standard error. Raises what keeps it from running."""
     name, file = found["target"]
@@ -79,9 +43,11 @@ def run(found: dict[str, Any]) -> int:
         if as_json:
             print_json(_refusal(file, error))
         raise
-    findings = _find(configuration, name)
-    for warning in (*configuration.warnings, *_warnings(findings)):
-        print(warning, file=sys.stderr)
+    findings = find(configuration, name)
+    for problem in configuration.warnings:
+        print(problem, file=sys.stderr)
+    for warning in findings.warnings:
+        print(f"glorytun: warning: {warning}", file=sys.stderr)
     if as_json:
         print_json(_describe(configuration, findings))
     else:
@@ -91,96 +57,16 @@ def run(found: dict[str, Any]) -> int:
     return 0
 
 
-# Looking.
-
-
-def _find(configuration: Configuration, name: str) -> _Findings:
-    tunnel = configuration.tunnel
-    key_file = key_path(tunnel, name)
-    key_problem = None
-    try:
-        load_key(key_file)
-    except KeyFileError as error:
-        key_problem = error
-    addresses, unresolved = _resolve_peers(configuration)
-    links = _local_addresses()
-    return _Findings(
-        key_file=key_file,
-        key_problem=key_problem,
-        addresses=addresses,
-        unresolved=unresolved,
-        matches=tuple(_matches(path, links, own=name) for path in configuration.paths),
-    )
-
-
-def _resolve_peers(configuration: Configuration) -> tuple[dict[str, list[str]], dict[str, str]]:
-    from glorytun.net.names import resolve  # needed only for clients
-
-    tunnel = configuration.tunnel
-    bind = pack_address(tunnel.bind)
-    addresses, unresolved = {}, {}
-    for peer in dict.fromkeys((tunnel.peer, *(path.peer for path in configuration.paths))):
-        if peer is None:
-            continue
-        try:
-            found = resolve(
-                peer,
-                tunnel.peer_port,
-                v4=is_v4(bind) or tunnel.bind == "::",
-                v6=not is_v4(bind),
-            )
-        except ResolveError as error:
-            unresolved[peer] = str(error)
-        else:
-            addresses[peer] = [format_address(endpoint.address) for endpoint in found]
-    return addresses, unresolved
-
-
-def _local_addresses() -> dict[str, list[str]]:
-    """The addresses of each interface of this host."""
-    from pyroute2 import IPRoute  # takes 0.1 s to import
-
-    found: dict[str, list[str]] = {name: [] for _, name in if_nameindex()}
-    names = dict(if_nameindex())
-    with IPRoute() as route:
-        for message in route.get_addr():
-            # Of a point-to-point link, IFA_ADDRESS is the other end (linux/if_addr.h).
-            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            found.setdefault(names.get(message["index"], ""), []).append(str(address))
-    return found
-
-
-def _matches(path: PathConfig, links: dict[str, list[str]], *, own: str) -> dict[str, list[str]]:
-    """The interfaces that a path is for; a glob never means the tunnel itself or loopback."""
-    match path.kind:
-        case LocalKind.ADDRESS:
-            return {name: [path.local] for name, found in links.items() if path.local in found}
-        case LocalKind.INTERFACE:
-            return {name: found for name, found in links.items() if name == path.local}
-        case LocalKind.GLOB:
-            return {
-                name: found
-                for name, found in links.items()
-                if name not in ("lo", own) and fnmatchcase(name, path.local)
-            }
-
-
 # Telling.
 
 
-def _warnings(findings: _Findings) -> Iterator[str]:
-    for problem in findings.unresolved.values():
-        yield f"glorytun: warning: {problem}"
-    if findings.key_unreadable:
-        yield f"glorytun: warning: {findings.key_problem}, so that it was not checked"
-
-
-def _render(configuration: Configuration, findings: _Findings) -> str:
+def _render(configuration: Configuration, findings: Findings) -> str:
     tunnel = configuration.tunnel
     role = "a server" if tunnel.peer is None else f"a client of {tunnel.peer}"
     blocks = [f"{configuration.source}: {role}", _block("Tunnel", _tunnel_rows(tunnel, findings))]
-    for path, matches in zip(configuration.paths, findings.matches, strict=True):
-        blocks.append(_block("Path", _path_rows(path, matches, findings)))
+    for path, section in zip(configuration.paths, findings.sections, strict=True):
+        block = _block("Path", _path_rows(path, section, findings))
+        blocks.append("\n".join([block, *_path_lines(section)]))
     return "\n\n".join(blocks)
 
 
@@ -188,7 +74,7 @@ def _block(title: str, rows: Iterator[tuple[str, str]]) -> str:
     return "\n".join([f"[{title}]", *(f"  {left:<32}  {note}".rstrip() for left, note in rows)])
 
 
-def _tunnel_rows(tunnel: TunnelConfig, findings: _Findings) -> Iterator[tuple[str, str]]:
+def _tunnel_rows(tunnel: TunnelConfig, findings: Findings) -> Iterator[tuple[str, str]]:
     for option, value in option_values(tunnel):
         text, notes = option.text(value), []
         if value == option.initial:
@@ -202,48 +88,56 @@ def _tunnel_rows(tunnel: TunnelConfig, findings: _Findings) -> Iterator[tuple[st
 
 
 def _path_rows(
-    path: PathConfig, matches: dict[str, list[str]], findings: _Findings
+    path: PathConfig, section: FoundSection, findings: Findings
 ) -> Iterator[tuple[str, str]]:
     for option, value in option_values(path):
         notes = ["default"] if value == option.initial else []
         if option.name == "local":
-            notes.append(_match_note(path, matches))
+            notes += _local_notes(path, section)
         if option.name == "peer":
             notes += _peer_notes(path.peer, findings)
         yield f"{option.key}={option.text(value)}", ", ".join(notes)
 
 
-def _key_note(findings: _Findings) -> str:
+def _key_note(findings: Findings) -> str:
     if findings.key_problem is None:
         return "holds a key"
     return "not checked" if findings.key_unreadable else "can't be used"
 
 
-def _peer_notes(peer: str | None, findings: _Findings) -> list[str]:
+def _peer_notes(peer: str | None, findings: Findings) -> list[str]:
     if peer in findings.unresolved:
         return ["does not resolve now"]
     return [address for address in findings.addresses.get(peer or "", []) if address != peer]
 
 
-def _match_note(path: PathConfig, matches: dict[str, list[str]]) -> str:
-    if not matches:
-        what = "address" if path.kind is LocalKind.ADDRESS else "interface"
-        return f"this host has no such {what} now"
+def _local_notes(path: PathConfig, section: FoundSection) -> list[str]:
+    if section.interfaces:
+        return []
     if path.kind is LocalKind.ADDRESS:
-        return f"on {', '.join(matches)}"
-    found = {name: ", ".join(addresses) or "no address" for name, addresses in matches.items()}
-    if path.kind is LocalKind.INTERFACE:
-        return f"now {found[path.local]}"
-    return "now " + "; ".join(f"{name}: {addresses}" for name, addresses in found.items())
+        return ["no interface that is up and connected has this address now"]
+    return ["this host has no such interface now"]
 
 
-def _describe(configuration: Configuration, findings: _Findings) -> dict[str, object]:
+def _path_lines(section: FoundSection) -> Iterator[str]:
+    """Which paths a section makes, and over which interfaces it makes none."""
+    for path in section.paths:
+        note = "" if path.has_route else ", which has no route there"
+        yield f"  makes the path {path.id} over {path.interface}{note}"
+    for interface, reason in section.unused.items():
+        yield f"  makes no path over {interface}: {reason}"
+
+
+def _describe(configuration: Configuration, findings: Findings) -> dict[str, object]:
     tunnel = configuration.tunnel
     return {
         "file": str(configuration.source),
         "usable": findings.usable,
         "errors": [],
-        "warnings": [_describe_problem(problem) for problem in configuration.warnings],
+        "warnings": [
+            *(_describe_problem(problem) for problem in configuration.warnings),
+            *(_describe_warning(warning) for warning in findings.warnings),
+        ],
         "tunnel": {
             **{option.name: option.json(value) for option, value in option_values(tunnel)},
             "role": "server" if tunnel.peer is None else "client",
@@ -256,9 +150,11 @@ def _describe(configuration: Configuration, findings: _Findings) -> dict[str, ob
                 **{option.name: option.json(value) for option, value in option_values(path)},
                 "kind": path.kind.value,
                 "peer_addresses": findings.addresses.get(path.peer or tunnel.peer or "", []),
-                "interfaces": matches,
+                "interfaces": section.interfaces,
+                "paths": [_describe_path(found) for found in section.paths],
+                "unused": section.unused,
             }
-            for path, matches in zip(configuration.paths, findings.matches, strict=True)
+            for path, section in zip(configuration.paths, findings.sections, strict=True)
         ],
     }
 
@@ -268,13 +164,27 @@ def _refusal(file: Path, error: ConfigError) -> dict[str, object]:
     problems = [problem for problem in error.problems if isinstance(problem, Problem)]
     errors = [_describe_problem(problem) for problem in problems if not problem.warning]
     if not problems:
-        errors = [{"line": None, "column": None, "message": error.args[0], "hint": error.hint}]
+        errors = [_describe_warning(Warned(message=error.args[0], hint=error.hint))]
     return {
         "file": str(file),
         "usable": False,
         "errors": errors,
         "warnings": [_describe_problem(problem) for problem in problems if problem.warning],
     }
+
+
+def _describe_path(path: FoundPath) -> dict[str, object]:
+    remote = path.id.remote
+    return {
+        "interface": path.interface,
+        "local": format_address(path.id.local),
+        "remote": {"address": format_address(remote.address), "port": remote.port},
+        "route": path.has_route,
+    }
+
+
+def _describe_warning(warning: Warned) -> dict[str, object]:
+    return {"line": None, "column": None, "message": warning.message, "hint": warning.hint}
 
 
 def _describe_problem(problem: Problem) -> dict[str, object]:

@@ -1,12 +1,12 @@
 """Tunnels that run by a configuration file, and what systemd would hear of them."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.netns.topology import SERVER, Host, Lab, Topology, address
 from tests.netns.tunnel import Pair, Tunnel, Tunnels
@@ -25,7 +25,8 @@ class Configured(Tunnel):
         """`peer` makes it a client; for `paths` see `configure`."""
         super().__init__(host, to=peer, **options)
         self.file = self.directory / f"{self.dev}.conf"
-        self._head = f"[Tunnel]\nKeyFile={options['key']}\n"
+        self.key: Path = options["key"]
+        self._head = f"[Tunnel]\nKeyFile={self.key}\n"
         self._peer = peer
         self._bind = ["run", self.dev, "config", str(self.file)]
         self.configure(*paths)
@@ -171,14 +172,25 @@ def give_address(host: Host, number: int, end: int, *, last: int) -> None:
 
 
 class Names:
-    """What ``/etc/hosts`` of a host says (ip-netns(8)); there is no name server at first."""
+    """What ``/etc/hosts`` of a host says while in context (ip-netns(8)).
+
+    There is no name server until `use_server`.
+    """
 
     def __init__(self, host: Host) -> None:
         self._directory = Path("/etc/netns", host.netns)
-        self._directory.mkdir(parents=True)
         self._hosts = self._directory / "hosts"
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True)
         self.use_server("127.0.0.1")
         self.set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._directory)
+        with suppress(OSError):  # Others are there still.
+            self._directory.parent.rmdir()
 
     def set(self, name: str = "", *addresses: str) -> None:
         """Let this name have these addresses, and no other name any."""
@@ -189,9 +201,3 @@ class Names:
     def use_server(self, address: str) -> None:
         """Let the processes that are started from now on ask this name server."""
         (self._directory / "resolv.conf").write_text(f"nameserver {address}\n")
-
-    def remove(self) -> None:
-        """Also /etc/netns, when this was the last."""
-        shutil.rmtree(self._directory)
-        if not any(self._directory.parent.iterdir()):
-            os.rmdir(self._directory.parent)

@@ -6,7 +6,6 @@ The topology is `configured.home`.
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
@@ -29,9 +28,7 @@ QUICK = 1.0
 def named(lab: Lab) -> Iterator[tuple[Topology, Names]]:
     """The topology, and what names the client knows: none yet."""
     topology = home(lab)
-    with ExitStack() as stack:
-        names = Names(topology.client)
-        stack.callback(names.remove)
+    with Names(topology.client) as names:
         yield topology, names
 
 
