@@ -109,6 +109,17 @@ def test_a_strict_filter(daemon: Configured) -> None:
     )
 
 
+def test_an_address_that_the_tunnel_is_not_bound_to(daemon: Configured) -> None:
+    """Its path would never get an answer."""
+    daemon.configure("Local=link1", "Local=link2", tunnel="Bind=10.9.1.1\n")
+    assert text(daemon)[1] == (
+        "glorytun: warning: nothing can be received at 10.9.2.1, since the tunnel is bound to "
+        "10.9.1.1 alone (Bind=:: is for all addresses)\n"
+    )
+    daemon.configure("Local=link1", "Local=link2", tunnel="Bind=0.0.0.0\n")
+    assert text(daemon)[1] == ""
+
+
 def test_why_there_is_no_path(daemon: Configured, topology: Topology) -> None:
     """Of each interface that a section means."""
     topology.client.ip(

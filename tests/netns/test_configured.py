@@ -186,7 +186,6 @@ def test_reload_refuses_a_wrong_file(lab: Lab, tunnels: Tunnels) -> None:
     pair.wait_running(2)
 
 
-@pytest.mark.xfail(strict=True, reason="the status takes the first problem, a warning or not")
 def test_status_tells_the_error_and_not_a_warning(lab: Lab, tunnels: Tunnels) -> None:
     """A file has both: the error is why it was refused."""
     server = tunnels.make(Configured, lab.host("server")).start()
@@ -358,6 +357,7 @@ def test_one_path_of_each_family(lab: Lab, tunnels: Tunnels) -> None:
 # Status.
 
 
+@pytest.mark.slow
 def test_the_status_line(lab: Lab, tunnels: Tunnels) -> None:
     """How many paths run, of how many that the file means; and how fast data flows."""
     topology = home(lab)
