@@ -200,5 +200,6 @@ def _wait_settled(pair: Ours) -> None:
     )
     # What a user made by hand from an address that was none of the file's then may be left.
     wait_for(pair.answers, timeout=SETTLED, what="a ping")
+    pair.wait_mtu(1450)
     pair.ping(count=20)
     pair.transfer()
