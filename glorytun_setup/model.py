@@ -121,15 +121,13 @@ class Facts:
     tables: frozenset[int]
     """Routing tables that have routes, rules or a name."""
     rule_priorities: frozenset[int]
-    marks: frozenset[int]
-    """Firewall marks in rules."""
     udp_ports: frozenset[int]
     """Bound by somebody."""
     tunnels: tuple[str, ...]
     """Names with an /etc/glorytun/NAME.conf."""
     nameservers: tuple[Address, ...]
-    """That programs of this host ask by the routing table; empty where resolved binds its
-    questions to an interface."""
+    """That resolved asks for all interfaces (DNS= in resolved.conf), and so by the routing table.
+    Those of an interface are asked through that one."""
     qdiscs: frozenset[str]
     """Queue disciplines that the kernel has or can load."""
     default_qdisc: str
@@ -206,14 +204,15 @@ class Plan:
     """Through.NETWORKS: these; on a server, what lies behind its client."""
     share: bool = False
     """Server: whether clients reach the Internet by it (forwarded, masqueraded)."""
-    firewall_mark: int = 0
-    """Of the tunnel's own datagrams; 0: none, on a server."""
     table: int = 0
     """The routing table of what goes through; 0: none."""
     rule_priority: int = 0
-    """The first of the priorities that the rules take, see `RULES`; 0: none."""
+    """The first of the `RULES` priorities that the rules take (docs/routing.md); 0: none."""
     outside: tuple[Address, ...] = ()
     """Name servers that are asked outside the tunnel, since it may need them to begin."""
+    answering: tuple[Network, ...] = ()
+    """Networks of interfaces that lead nowhere else: who asks this host's address there through the
+    tunnel is answered through the tunnel."""
     loosened: tuple[str, ...] = ()
     """Interfaces whose reverse-path filter would drop what comes by another way: made loose."""
     keeps_ra: tuple[str, ...] = ()
