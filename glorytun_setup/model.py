@@ -128,6 +128,8 @@ class Facts:
     nameservers: tuple[Address, ...]
     """That resolved asks for all interfaces (DNS= in resolved.conf), and so by the routing table.
     Those of an interface are asked through that one."""
+    has_nft: bool
+    """Whether /usr/sbin/nft is there."""
     qdiscs: frozenset[str]
     """Queue disciplines that the kernel has or can load."""
     default_qdisc: str
@@ -202,8 +204,10 @@ class Plan:
     through: Through = Through.NOTHING
     networks: tuple[Network, ...] = ()
     """Through.NETWORKS: these; on a server, what lies behind its client."""
-    share: bool = False
-    """Server: whether clients reach the Internet by it (forwarded, masqueraded)."""
+    share4: bool = False
+    """Server: whether clients reach the IPv4 Internet by it (forwarded, masqueraded)."""
+    share6: bool = False
+    """And the IPv6 Internet."""
     table: int = 0
     """The routing table of what goes through; 0: none."""
     rule_priority: int = 0
@@ -229,6 +233,11 @@ class Plan:
     def insides(self) -> tuple[Inside, ...]:
         """Of the families that the tunnel carries."""
         return tuple(inside for inside in (self.inside4, self.inside6) if inside)
+
+    @property
+    def shares(self) -> bool:
+        """Whether this server shares its Internet."""
+        return self.share4 or self.share6
 
     @property
     def unit(self) -> str:
