@@ -235,6 +235,11 @@ class Plan:
         return tuple(inside for inside in (self.inside4, self.inside6) if inside)
 
     @property
+    def routes_wans(self) -> bool:
+        """Whether its WANs need routes and rules of their own; one alone has the default route."""
+        return len(self.wans) > 1
+
+    @property
     def shares(self) -> bool:
         """Whether this server shares its Internet."""
         return self.share4 or self.share6
