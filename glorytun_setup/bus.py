@@ -118,6 +118,7 @@ class SystemBus:
 
     def __init__(self, *, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
+        self._subscribed = False
         self._loop = asyncio.new_event_loop()
         try:
             self._bus: Any = self._run(_connect())
@@ -188,8 +189,7 @@ class SystemBus:
             if message.member == "JobRemoved" and message.interface == f"{SYSTEMD}.Manager":
                 results[message.body[1]] = message.body[3]
 
-        self._systemd("Subscribe")
-        self._match(f"type='signal',interface='{SYSTEMD}.Manager',member='JobRemoved'")
+        self._subscribe()
         self._bus.add_message_handler(on_message)
         try:
             job = str(self._systemd(method, "ss", unit, "replace"))
@@ -284,9 +284,15 @@ class SystemBus:
             raise SetupError(f"{service} doesn't tell of {path}: {error}") from None
         return {name: variant.value for name, variant in variants.items()}
 
-    def _match(self, rule: str) -> None:
+    def _subscribe(self) -> None:
+        """To the ends of jobs."""
+        if self._subscribed:
+            return
+        self._systemd("Subscribe")
         name = "org.freedesktop.DBus"
+        rule = f"type='signal',interface='{SYSTEMD}.Manager',member='JobRemoved'"
         self._call(name, "/org/freedesktop/DBus", name, "AddMatch", "s", rule)
+        self._subscribed = True
 
     def _call(
         self, service: str, path: str, interface: str, method: str, signature: str, *body: object
@@ -324,7 +330,7 @@ class SystemBus:
         while not condition():
             self._check()
             if self._loop.time() >= deadline:
-                raise SetupError(f"{failure} within {timeout:g} s")
+                raise SetupError(f"{failure} within {timeout:.3g} s")
             self._run(asyncio.sleep(INTERVAL))
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
