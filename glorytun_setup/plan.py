@@ -176,7 +176,8 @@ def without(plan: Plan, facts: Facts) -> Facts:
     """The host as it would be without this tunnel: what speaks against it is not itself."""
     own = {*(inside.own.network for inside in plan.insides), *plan.networks}
     tables = {plan.table, *(wan.table for wan in plan.wans)}
-    rules = range(plan.rule_priority, plan.rule_priority + RULES)
+    first = plan.rule_priority
+    rules = range(first, first + RULES) if first else ()
     return replace(
         facts,
         links=tuple(_before(plan, link) for link in facts.links if link.name != plan.name),

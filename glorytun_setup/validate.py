@@ -159,8 +159,6 @@ def check_networks(networks: Iterable[Network]) -> None:
     """That what is to go through the tunnel makes sense, whatever this host has."""
     seen: list[Network] = []
     for network in networks:
-        if network.prefixlen == 0:
-            raise ValueError("names all addresses: the answer for that is everything")
         if network.is_multicast or network.is_loopback or network.is_link_local:
             raise ValueError(f"names {network}, which no tunnel can carry")
         for other in seen:
@@ -348,7 +346,7 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 hint=f"give both ends of the tunnel IPv{network.version} addresses",
             )
         for inside in plan.insides:
-            if network.overlaps(inside.own.network):
+            if network.prefixlen and network.overlaps(inside.own.network):
                 yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
         for other in _known_networks(facts):
             # What is more specific here stays here, and that is as it should be.

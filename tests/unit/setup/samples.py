@@ -119,7 +119,7 @@ INVITATION = Invitation(
     server_host="vpn.example.net",
     port=5001,
     key=KEY,
-    inside4=Inside(own=ip_interface("10.77.0.2/30"), peer=IPv4Address("10.77.0.1")),  # type: ignore[arg-type]  # IPv4
+    inside4=Inside(own=ip_interface("10.77.0.2/30"), peer=IPv4Address("10.77.0.1")),
     inside6=Inside(own=ip_interface("fd77::2/64"), peer=IPv6Address("fd77::1")),
     shares4=True,
     shares6=True,
@@ -149,5 +149,3 @@ def client_plan(host: Facts = CLIENT, **texts: str) -> Plan:
 def server_plan(host: Facts = SERVER, **texts: str) -> Plan:
     """Of a server with the usual key."""
     return plan(host, **{"role": "server", **texts})
-
-
