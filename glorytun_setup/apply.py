@@ -12,7 +12,7 @@ import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from glorytun.errors import SetupError
@@ -122,6 +122,12 @@ def missing_directories(root: Path, paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(path for path in above if not os.path.lexists(_below(root, path))))
 
 
+def directories_of(others: Iterable[Manifest], paths: Iterable[str]) -> set[str]:
+    """The directories above these paths that were made for other tunnels."""
+    above = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    return {path for other in others for path in other.directories if path in above}
+
+
 def read_file(root: Path, path: str) -> Saved | None:
     """A file, or None without it. Raises SetupError for what is no plain file."""
     try:
@@ -195,6 +201,17 @@ def steps(changes: Iterable[Change]) -> tuple[Step, ...]:
         )
         for change in changes
         if change.is_needed
+    )
+
+
+def manifest_step(root: Path, manifest: Manifest) -> Step:
+    """The same of the manifest itself, which is written last."""
+    path, content = manifest_path(manifest.name), dump_manifest(manifest)
+    return Step(
+        path=path,
+        before=read_file(root, path),
+        digest=_state(content).digest,
+        size=len(content),
     )
 
 
@@ -280,13 +297,6 @@ def undo(root: Path, journal: Journal) -> list[str]:
             _replace(root, step.path, step.before)
     remove_directories(root, journal.directories)
     return left
-
-
-def merged(manifest: Manifest, changes: Iterable[Change]) -> Manifest:
-    """The manifest after these changes."""
-    return replace(
-        manifest, entries={change.path: change.entry for change in changes if change.entry}
-    )
 
 
 # One file.

@@ -9,7 +9,7 @@ Both hold what was in files before, so they are root's alone. They never hold wh
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -78,6 +78,8 @@ class Manifest:
     """Before the wizard."""
     tables: tuple[int, ...] = ()
     """Routing tables of its own."""
+    links: tuple[str, ...] = ()
+    """Interfaces, besides its own, that it has networkd configure otherwise."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """By TOML key, without the secret one."""
 
@@ -118,6 +120,8 @@ class Journal:
     """Before this change."""
     tables: tuple[int, ...] = ()
     """Routing tables that were of no use before it."""
+    links: tuple[str, ...] = ()
+    """Interfaces that networkd reconfigures, besides the tunnel's own."""
 
 
 def manifest_path(name: str) -> str:
@@ -128,11 +132,6 @@ def manifest_path(name: str) -> str:
 def journal_path(name: str) -> str:
     """Where a tunnel's journal is."""
     return f"{DIRECTORY}/{name}.journal"
-
-
-def others_paths(others: Iterable[Manifest]) -> set[str]:
-    """Files and directories that other tunnels have."""
-    return {path for other in others for path in (*other.entries, *other.directories)}
 
 
 # As JSON.
@@ -155,6 +154,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
             "directories": manifest.directories,
             "host": _dump_host(manifest.host),
             "tables": manifest.tables,
+            "links": manifest.links,
             "answers": dict(manifest.answers),
         }
     )
@@ -177,6 +177,7 @@ def load_manifest(data: bytes, *, name: str) -> Manifest:
             directories=tuple(found["directories"]),
             host=_load_host(found["host"]),
             tables=tuple(found["tables"]),
+            links=tuple(found["links"]),
             answers=found["answers"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,6 +204,7 @@ def dump_journal(journal: Journal) -> bytes:
             "directories": journal.directories,
             "host": _dump_host(journal.host),
             "tables": journal.tables,
+            "links": journal.links,
         }
     )
 
@@ -227,6 +229,7 @@ def load_journal(data: bytes, *, name: str) -> Journal:
             directories=tuple(found["directories"]),
             host=_load_host(found["host"]),
             tables=tuple(found["tables"]),
+            links=tuple(found["links"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(journal_path(name)) from error
