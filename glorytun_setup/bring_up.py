@@ -24,6 +24,7 @@ from glorytun_setup.means import (
 )
 from glorytun_setup.model import File, Plan, Role, Wan
 from glorytun_setup.take_down import undo
+from glorytun_setup.terminal import Interrupted
 from glorytun_setup.verify import Finding, diagnose, last_lines, wait_path, wait_ping
 from glorytun_setup.waiting import now, system_time
 
@@ -206,8 +207,8 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
             means.wait_routable(link, timeout=min(LINK_TIMEOUT, _left(deadline)))
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
-        bus.reload_units()
         bus.enable(TARGET, plan.unit)
+        bus.reload_units()
         begin = bus.restart if was_active else bus.start
         begin(plan.unit, timeout=_left(deadline))
 
@@ -227,6 +228,7 @@ def _enable_networkd(before: Host, means: Means) -> None:
     # for two minutes.
     if not before.units[WAIT_ONLINE].enabled:
         means.bus.disable(WAIT_ONLINE)
+    means.bus.reload_units()
 
 
 def _wait_until_it_works(plan: Plan, means: Means, deadline: float) -> None:
@@ -254,7 +256,7 @@ def _give_up(
     """Undo all; the exception that tells of it."""
     means.watch.go_deaf()
     findings: list[Finding] = []
-    if isinstance(error, _NotReached):
+    if not isinstance(error, OSError | Interrupted):
         with suppress(SetupError):
             is_right = means.bus.clock_synchronised()
             findings = diagnose(plan, gather(means.bus), clock_is_right=is_right)

@@ -72,10 +72,10 @@ class Bus(Protocol):
         """Let systemd read its units again."""
 
     def enable(self, *units: str) -> None:
-        """Start them at boot."""
+        """Start them at boot; `reload_units` has to follow."""
 
     def disable(self, *units: str) -> None:
-        """Don't start them at boot."""
+        """Don't start them at boot; `reload_units` has to follow."""
 
     def start(self, unit: str, *, timeout: float) -> None:
         """Start a unit and wait until it is ready. One that runs is left alone."""
@@ -165,11 +165,9 @@ class SystemBus:
 
     def enable(self, *units: str) -> None:
         self._systemd("EnableUnitFiles", "asbb", list(units), False, True)
-        self.reload_units()
 
     def disable(self, *units: str) -> None:
         self._systemd("DisableUnitFiles", "asb", list(units), False)
-        self.reload_units()
 
     def start(self, unit: str, *, timeout: float) -> None:
         self._job("StartUnit", unit, "started", timeout)

@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _ECHO = struct.Struct("!BBHHH")
 _PING_INTERVAL = 0.25
 _PROBE_TIMEOUT = 0.5
 """Seconds for an ICMP error to come back."""
+_RESOLVE_TIMEOUT = 3.0
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 _LOG_LINES = 8
 
@@ -131,7 +133,10 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
         text = f"{plan.server_host} does not resolve to an address"
         return [*found, Finding(text=text, hint=f"`getent ahosts {plan.server_host}` asks again")]
     silent = []
+    heard = {ip_address(path["local"]) for path in _answered(plan.name)}
     for wan in plan.wans:
+        if _has_any(facts, wan, heard):
+            continue
         problem = _look_at(wan, plan, facts, addresses)
         if problem:
             found.append(problem)
@@ -141,7 +146,7 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
         where = ", ".join(silent)
         text = f"no answer on {where}: nothing came back from {plan.server_host} port {plan.port}"
         found.append(Finding(text=text, hint=_KEY_HINT))
-    if not clock_is_right:
+    if not clock_is_right and not heard:
         text = "nobody keeps this host's clock right, and the server drops what is far from its own"
         found.append(Finding(text=text, hint=_CLOCK_HINT))
     return found
@@ -174,6 +179,12 @@ def _dropped(name: str) -> Iterator[Finding]:
         source = kinds["decrypt"]["last_source"]["address"]
         text = f"what comes from {source} doesn't open: it has another key"
         yield Finding(text=text, hint="compare the key files of both ends")
+
+
+def _has_any(facts: Facts, wan: Wan, addresses: set[Address]) -> bool:
+    """Whether an interface has one of these."""
+    link = facts.link(wan.interface)
+    return link is not None and any(own.ip in addresses for own in link.addresses)
 
 
 def _look_at(wan: Wan, plan: Plan, facts: Facts, addresses: list[Address]) -> Finding | None:
@@ -224,7 +235,15 @@ def _probe(interface: str, own: Address, server: Address, plan: Plan) -> Finding
 
 
 def _resolve(host: str) -> list[Address]:
-    with suppress(OSError, UnicodeError):
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-        return list(dict.fromkeys(ip_address(str(entry[4][0]).split("%")[0]) for entry in found))
-    return []
+    """Its addresses; none when they aren't told in time. The user waits for their network."""
+    found: list[Address] = []
+
+    def work() -> None:
+        with suppress(OSError, UnicodeError):
+            for entry in socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM):
+                found.append(ip_address(str(entry[4][0]).split("%")[0]))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(_RESOLVE_TIMEOUT)
+    return list(dict.fromkeys(found))
