@@ -159,7 +159,7 @@ def _describe_link(link: Any, messages: dict[str, list[Any]], root: Path) -> Lin
 
 def _may_be_wan(link: Any, *, has_gateway: bool) -> bool:
     info = link.get_attr("IFLA_LINKINFO")
-    kind = str(info.get_attr("IFLA_INFO_KIND")) if info else ""
+    kind = "" if info is None else str(info.get_attr("IFLA_INFO_KIND"))
     if kind in _NO_WAN or link.get_attr("IFLA_MASTER"):
         return False
     return has_gateway or kind not in _INNER

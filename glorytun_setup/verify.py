@@ -145,7 +145,8 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
     if silent:
         where = ", ".join(silent)
         text = f"no answer on {where}: nothing came back from {plan.server_host} port {plan.port}"
-        found.append(Finding(text=text, hint=_KEY_HINT))
+        # Where others were refused, that is the reason here as well.
+        found.append(Finding(text=text, hint="" if found else _KEY_HINT))
     if not clock_is_right and not heard:
         text = "nobody keeps this host's clock right, and the server drops what is far from its own"
         found.append(Finding(text=text, hint=_CLOCK_HINT))
