@@ -1,11 +1,11 @@
 """From answers to a plan, and what belongs to a plan already."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
 from glorytun.config import is_numeric
-from glorytun_setup.answers import Known, written
+from glorytun_setup.answers import written
 from glorytun_setup.model import (
     RULES,
     Address,
@@ -19,7 +19,15 @@ from glorytun_setup.model import (
     Through,
     Wan,
 )
-from glorytun_setup.words import ThroughAnswer, WanAnswer
+from glorytun_setup.questions import Known
+from glorytun_setup.words import (
+    ThroughAnswer,
+    WanAnswer,
+    parse_addresses,
+    parse_networks,
+    parse_through,
+    parse_wans,
+)
 
 _STRICT = 1
 """Of net.ipv4.conf.*.rp_filter."""
@@ -172,27 +180,38 @@ def _qdisc(facts: Facts) -> str:
     return _BETTER_QDISC if is_better else ""
 
 
-def without(plan: Plan, facts: Facts) -> Facts:
-    """The host as it would be without this tunnel: what speaks against it is not itself."""
-    own = {*(inside.own.network for inside in plan.insides), *plan.networks}
-    tables = {plan.table, *(wan.table for wan in plan.wans)}
-    first = plan.rule_priority
-    rules = range(first, first + RULES) if first else ()
+def without(
+    facts: Facts, *, name: str, answers: Mapping[str, str], sysctls: Mapping[str, str]
+) -> Facts:
+    """The host as it would be without a tunnel, so that this doesn't stand in its own way.
+
+    `answers` are those of its plan, `sysctls` what settings of the kernel were before it.
+    """
+    networks = _networks_of(answers)
+    wans = parse_wans(answers["wans"]) if "wans" in answers else ()
+    table, first = int(answers.get("table", 0)), int(answers.get("priority", 0))
     return replace(
         facts,
-        links=tuple(_before(plan, link) for link in facts.links if link.name != plan.name),
-        tunnels=tuple(name for name in facts.tunnels if name != plan.name),
-        udp_ports=facts.udp_ports - {plan.local_port},
-        tables=facts.tables - tables,
-        rule_priorities=facts.rule_priorities.difference(rules),
-        routes=tuple(route for route in facts.routes if route not in own),
+        links=tuple(_before(sysctls, link) for link in facts.links if link.name != name),
+        tunnels=tuple(tunnel for tunnel in facts.tunnels if tunnel != name),
+        udp_ports=facts.udp_ports - {int(answers.get("local_port", answers["port"]))},
+        tables=facts.tables.difference(range(table, table + len(wans) + 1) if table else ()),
+        rule_priorities=facts.rule_priorities.difference(
+            range(first, first + RULES) if first else ()
+        ),
+        routes=tuple(route for route in facts.routes if route not in networks),
     )
 
 
-def _before(plan: Plan, link: Link) -> Link:
-    """An interface as it was before the tunnel changed what it needs there."""
-    return replace(
-        link,
-        rp_filter=_STRICT if link.name in plan.loosened else link.rp_filter,
-        accept_ra=_RA_UNLESS_FORWARDING if link.name in plan.keeps_ra else link.accept_ra,
-    )
+def _networks_of(answers: Mapping[str, str]) -> set[Network]:
+    """To which a tunnel has routes."""
+    through = parse_through(answers["through"]).networks if "through" in answers else ()
+    behind = parse_networks(answers["behind"]) if "behind" in answers else ()
+    return {*through, *behind, *(own.network for own in parse_addresses(answers["addresses"]))}
+
+
+def _before(sysctls: Mapping[str, str], link: Link) -> Link:
+    """An interface as it was before the wizard changed what it needs there."""
+    rp_filter = sysctls.get(f"net/ipv4/conf/{link.name}/rp_filter", link.rp_filter)
+    accept_ra = sysctls.get(f"net/ipv6/conf/{link.name}/accept_ra", link.accept_ra)
+    return replace(link, rp_filter=int(rp_filter), accept_ra=int(accept_ra))

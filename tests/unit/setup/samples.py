@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any
 
-from glorytun_setup.answers import Known, settle
+from glorytun_setup.answers import settle
 from glorytun_setup.invitation import Invitation
 from glorytun_setup.model import (
     Address,
@@ -18,6 +18,7 @@ from glorytun_setup.model import (
     Source,
 )
 from glorytun_setup.plan import make_plan
+from glorytun_setup.questions import Known
 
 KEY = bytes(range(32))
 NOW = 1_800_000_000

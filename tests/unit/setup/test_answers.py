@@ -6,9 +6,10 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from glorytun.errors import SetupError
-from glorytun_setup.answers import QUESTIONS, Known, Question, read_toml, settle, written
+from glorytun_setup.answers import read_toml, settle, written
 from glorytun_setup.invitation import encode
 from glorytun_setup.model import Manager, Role, Through, WanState
+from glorytun_setup.questions import QUESTIONS, Known, Question
 from glorytun_setup.words import ThroughAnswer, WanAnswer
 from tests.unit.setup.samples import (
     CLIENT,
