@@ -22,7 +22,7 @@ def describe(plan: Plan) -> str:
 
 
 def describe_changes(files: Mapping[str, File], current: Mapping[str, str | None]) -> str:
-    """Each file as a difference to what is there; empty when all is as it should be.
+    """Each file as a difference to what is there: those that change alone are given.
 
     `current` has the text of each path, of those to be removed too; None where there is no file.
     """
@@ -35,7 +35,7 @@ def _describe_change(path: str, file: File | None, before: str | None) -> str:
     if file is None:
         return f"{path} is removed" if before is not None else ""
     if file.text == before:
-        return ""
+        return f"{path} gets other rights ({file.mode:04o} {file.owner}:{file.group})"
     kind = "changes" if before is not None else "is new"
     head = f"{path} {kind} ({file.mode:04o} {file.owner}:{file.group})"
     if file.secret:
@@ -115,7 +115,10 @@ def _describe_client_routing(plan: Plan) -> Iterator[str]:
             f"answers to who connects over {wans}, such as SSH."
         )
     if plan.routes_wans:
-        yield "Each of these interfaces gets its own gateway for what is sent from its address."
+        yield (
+            "Each of these interfaces gets its own gateway for what is sent from its address; "
+            "networkd sets it up again for that, which may take a moment."
+        )
     if plan.rule_priority:
         yield from _describe_numbers(plan)
     if plan.loosened:

@@ -223,6 +223,8 @@ class Plan:
     """Interfaces on which the kernel would ignore router advertisements once it forwards."""
     qdisc: str = ""
     """Of the TUN; empty: the one that it has."""
+    expires_at: int = 0
+    """Server: when the tunnel goes again unless its client comes, seconds since 1970; 0: never."""
     systemd_version: int
     program: str = ""
     """Of an installation without a package, which needs the units too; empty: packaged."""

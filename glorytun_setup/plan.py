@@ -180,19 +180,22 @@ def _qdisc(facts: Facts) -> str:
     return _BETTER_QDISC if is_better else ""
 
 
-def without(
-    facts: Facts, *, name: str, answers: Mapping[str, str], sysctls: Mapping[str, str]
-) -> Facts:
+def original(facts: Facts, sysctls: Mapping[str, str]) -> Facts:
+    """The host with settings of the kernel as they were before the wizard: it needs them again."""
+    return replace(facts, links=tuple(_before(sysctls, link) for link in facts.links))
+
+
+def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
     """The host as it would be without a tunnel, so that this doesn't stand in its own way.
 
-    `answers` are those of its plan, `sysctls` what settings of the kernel were before it.
+    `answers` are those of its plan.
     """
     networks = _networks_of(answers)
     wans = parse_wans(answers["wans"]) if "wans" in answers else ()
     table, first = int(answers.get("table", 0)), int(answers.get("priority", 0))
     return replace(
         facts,
-        links=tuple(_before(sysctls, link) for link in facts.links if link.name != name),
+        links=tuple(link for link in facts.links if link.name != name),
         tunnels=tuple(tunnel for tunnel in facts.tunnels if tunnel != name),
         udp_ports=facts.udp_ports - {int(answers.get("local_port", answers["port"]))},
         tables=facts.tables.difference(range(table, table + len(wans) + 1) if table else ()),
@@ -211,7 +214,7 @@ def _networks_of(answers: Mapping[str, str]) -> set[Network]:
 
 
 def _before(sysctls: Mapping[str, str], link: Link) -> Link:
-    """An interface as it was before the wizard changed what it needs there."""
+    """An interface as it was."""
     rp_filter = sysctls.get(f"net/ipv4/conf/{link.name}/rp_filter", link.rp_filter)
     accept_ra = sysctls.get(f"net/ipv6/conf/{link.name}/accept_ra", link.accept_ra)
     return replace(link, rp_filter=int(rp_filter), accept_ra=int(accept_ra))

@@ -57,6 +57,7 @@ class _Renderer:
         self._environment.filters["rate"] = write_rate
         self._nft = f"{CONFIGURATION}/{plan.name}.nft"
         self._sysctl = f"/etc/sysctl.d/50-glorytun-{plan.name}.conf"
+        self._expiry = f"glorytun-invitation-{plan.name}"
         # The same by other ways, as this systemd has them.
         can = plan.systemd_version >= _HAS_REVERSE_PATH_FILTER
         self._loosened_by_networkd = plan.loosened if can else ()
@@ -81,6 +82,9 @@ class _Renderer:
         yield self._network()
         for wan in plan.wans:
             yield from self._wan(wan)
+        if plan.expires_at:
+            for kind in ("service", "timer"):
+                yield self._file(f"{SYSTEM}/{self._expiry}.{kind}", f"expiry.{kind}")
         yield self._service()
 
     @property
@@ -145,6 +149,7 @@ class _Renderer:
             has_sysctl=self._has_sysctl,
             sysctl=self._sysctl,
             nft=self._nft,
+            expiry=self._expiry,
         )
 
     def _shared_family(self) -> str:

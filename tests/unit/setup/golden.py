@@ -15,6 +15,7 @@ from tests.unit.setup.samples import (
     CLIENT,
     KEY,
     LAN0,
+    NOW,
     SERVER,
     UPLINK,
     WAN0,
@@ -58,10 +59,11 @@ class Sample:
 
     host: Facts
     answers: Mapping[str, str] = field(default_factory=dict)
+    expires_at: int = 0
 
     def plan(self) -> Plan:
         """What follows."""
-        return plan(self.host, **self.answers)
+        return replace(plan(self.host, **self.answers), expires_at=self.expires_at)
 
 
 def client(host: Facts = CLIENT, **answers: str) -> Sample:
@@ -114,6 +116,8 @@ SAMPLES = {
     "server-v4-shared": server(facts(V4_UPLINK), addresses="10.77.0.1/24 fd77::1/64"),
     "server-unshared": server(share="no"),
     "server-behind": server(facts(UPLINK), share="no", behind="192.168.7.0/24"),
+    "server-invitation": replace(server(name="tun0-alice"), expires_at=NOW),
+    "server-invitation-pip": replace(server(by_pip(SERVER)), expires_at=NOW),
     "server-pip": server(by_pip(SERVER), server="vpn.example.net"),
 }
 """By the name of the file in `golden/`."""

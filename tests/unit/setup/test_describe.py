@@ -22,8 +22,12 @@ def test_a_changed_file_is_shown_as_a_difference() -> None:
     )
 
 
-def test_what_is_as_it_should_be_is_not_shown() -> None:
-    assert describe_changes({FILE.path: FILE}, {FILE.path: FILE.text}) == ""
+def test_what_changes_in_its_rights_alone_is_told() -> None:
+    shown = describe_changes({FILE.path: FILE}, {FILE.path: FILE.text})
+    assert shown == "/etc/a gets other rights (0640 root:systemd-network)"
+
+
+def test_what_is_gone_already_is_not_told() -> None:
     assert describe_changes({}, {"/etc/b": None}) == ""
 
 
