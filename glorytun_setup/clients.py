@@ -100,7 +100,7 @@ def revoke(session: Session, client: str, server: str = "") -> None:
     if len(found) > 1:
         names = ", ".join(manifest.answers[SERVER] for manifest in found)
         raise SetupError(f"several servers have a client {client} ({names})", hint="name one")
-    remove(session, found[0].name)
+    remove(session, found[0].name, spares_key=False)
 
 
 def expire(session: Session, name: str) -> None:

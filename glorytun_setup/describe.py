@@ -26,14 +26,13 @@ def describe_changes(files: Mapping[str, File], current: Mapping[str, str | None
 
     `current` has the text of each path, of those to be removed too; None where there is no file.
     """
-    paths = [*files, *(path for path in current if path not in files)]
-    blocks = (_describe_change(path, files.get(path), current.get(path)) for path in paths)
-    return "\n\n".join(filter(None, blocks))
+    gone = [path for path, text in current.items() if path not in files and text is not None]
+    blocks = [_describe_change(file, current.get(path)) for path, file in files.items()]
+    return "\n\n".join(filter(None, [*blocks, "\n".join(f"{path} is removed" for path in gone)]))
 
 
-def _describe_change(path: str, file: File | None, before: str | None) -> str:
-    if file is None:
-        return f"{path} is removed" if before is not None else ""
+def _describe_change(file: File, before: str | None) -> str:
+    path = file.path
     if file.text == before:
         return f"{path} gets other rights ({file.mode:04o} {file.owner}:{file.group})"
     kind = "changes" if before is not None else "is new"

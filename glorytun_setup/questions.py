@@ -274,7 +274,7 @@ def _invited_peers(invitation: Invitation) -> str:
 QUESTIONS = (
     Question(
         name="role",
-        prompt="Is this host the client or the server",
+        prompt="Is this host the client or the server?",
         help="The client has the links to the Internet that are to be one; the server has a "
         "public address.",
         parse=parse_role,
@@ -301,9 +301,8 @@ QUESTIONS = (
     ),
     Question(
         name="server",
-        prompt="Name or address of the server",
-        help="Where clients reach the server. On a server it only stands in invitations, and may "
-        "be none.",
+        prompt="Name or address of the server, as clients reach it",
+        help="On a server it only stands in invitations, and may be none.",
         parse=parse_server,
         write=lambda host: host or NONE,
         check=_check_server,

@@ -7,8 +7,11 @@ from glorytun_setup.session import Session, show_changes
 from glorytun_setup.terminal import Interrupted
 
 
-def remove(session: Session, name: str) -> None:
-    """Take a tunnel away; the user is asked twice about the key. Raises SetupError."""
+def remove(session: Session, name: str, *, spares_key: bool = True) -> None:
+    """Take a tunnel away; the user is asked again about the key, if it is to be spared.
+
+    Raises SetupError.
+    """
     manifest = session.manifest(name)
     others = tuple(each for each in session.manifests.values() if each.name != name)
     changes = apply.find_changes(session.means.root, (), manifest=manifest, others=others)
@@ -25,7 +28,8 @@ def remove(session: Session, name: str) -> None:
         if not session.screen.confirm("\nShall all this be done", default=False):
             raise Interrupted("nothing is changed")
         prompt = f"The key in {key} can't be had back. Shall it really go"
-        if key not in keep and not session.screen.confirm(prompt, default=False):
+        asks = spares_key and key not in keep
+        if asks and not session.screen.confirm(prompt, default=False):
             keep.add(key)
     elif not session.options.is_agreed:
         raise SetupError("nobody is there to agree", hint="--yes agrees, --dry-run only shows")

@@ -55,6 +55,7 @@ class Session:
 
     options: Options
     screen: Screen
+    asker: Asker
     means: Means
     facts: Facts
     manifests: Mapping[str, Manifest] = field(repr=False)
@@ -94,12 +95,12 @@ class Session:
     def settle(self, given: Mapping[str, str], name: str = "") -> Known:
         """Every question answered, of a new tunnel or one that is there. Raises SetupError."""
         manifest = self.manifests.get(name)
-        ask = Asker(self.screen) if self.can_ask else None
         saved = manifest.answers if manifest else {}
+        ask = self.asker if self.can_ask else None
         return settle(given, self.known(name), saved=saved, ask=ask)
 
     def carry_out(self, known: Known, labels: Mapping[str, str] | None = None) -> Plan | None:
-        """Show what answers lead to, and make it so when the user agrees; None when only shown.
+        """Show what answers lead to, and make it so when the user agrees; None: nothing was done.
 
         `labels` are remembered with the answers. Raises SetupError.
         """
@@ -115,7 +116,7 @@ class Session:
         self.screen.show(f"\n{describe(plan)}")
         if not task.is_needed and self._runs(plan):
             self.screen.show("\nNothing to do: all of it is so already.")
-            return plan
+            return None
         self._show_changes(task)
         if self.options.is_dry:
             self.screen.show("\nNothing was changed.")

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from glorytun.errors import SetupError
 from glorytun.keyfile import load_key
-from glorytun_setup.ask import Asker
 from glorytun_setup.invitation import encode
 from glorytun_setup.model import Plan, Role
 from glorytun_setup.original import Original, find_original, find_originals
@@ -66,7 +65,7 @@ def _ask_invitation(session: Session) -> str:
         return session.screen.read_all()
     question = _question("invitation")
     known: Known = session.known().and_also("role", Role.CLIENT)
-    invitation = Asker(session.screen)(question, known, "")
+    invitation = session.asker(question, known, "")
     if invitation is None:
         raise SetupError("there is nothing to join without an invitation")
     return encode(invitation)
