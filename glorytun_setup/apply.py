@@ -340,6 +340,8 @@ def _create(root: Path, path: str, saved: Saved, *, name: str = "") -> None:
 def _remove(root: Path, path: str) -> None:
     told, gone = _told(path, "can't be removed"), suppress(FileNotFoundError)
     with told, gone, _directory(root, path) as (directory, name):
+        # On a disk that is read-only, unlink(2) wouldn't say that it isn't there.
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
         os.unlink(name, dir_fd=directory)
         os.fsync(directory)
 

@@ -86,6 +86,9 @@ class Bus(Protocol):
     def stop(self, unit: str, *, timeout: float) -> None:
         """Stop a unit and wait until it has."""
 
+    def forget_failure(self, unit: str) -> None:
+        """Let a unit that failed be as one that was never started."""
+
     def reload_networkd(self) -> None:
         """Let networkd read its files again; it reconfigures the links whose files changed."""
 
@@ -178,6 +181,10 @@ class SystemBus:
     def stop(self, unit: str, *, timeout: float) -> None:
         with suppress(_NoSuchUnit):
             self._job("StopUnit", unit, "stopped", timeout)
+
+    def forget_failure(self, unit: str) -> None:
+        with suppress(SetupError):  # It isn't loaded, so that there is nothing to forget.
+            self._systemd("ResetFailedUnit", "s", unit)
 
     def _job(self, method: str, unit: str, done: str, timeout: float) -> None:
         """Begin a job and wait for its end, which JobRemoved tells."""

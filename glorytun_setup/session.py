@@ -234,7 +234,14 @@ def open_session(
             stack.enter_context(locked(ROOT))
             facts = _recover(means, screen) or facts
         manifests = apply.load_manifests(ROOT)
-        yield Session(options=options, screen=screen, means=means, facts=facts, manifests=manifests)
+        yield Session(
+            options=options,
+            screen=screen,
+            asker=Asker(screen),
+            means=means,
+            facts=facts,
+            manifests=manifests,
+        )
 
 
 def _connect(watch: Watch) -> Bus | None:

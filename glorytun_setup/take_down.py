@@ -157,6 +157,7 @@ def _put_back(
     if not before.active:
         with means.attempt(f"stopping {unit}", left):
             bus.stop(unit, timeout=TIMEOUT)
+            bus.forget_failure(unit)
     with means.attempt("what starts at boot", left):
         _disable_again(host, means)
     with means.attempt("files as they were", left):
