@@ -27,7 +27,7 @@ INTERRUPTED = 130
 STANDARD_INPUT = "-"
 
 _TIMEOUT = Bounds(low=SECOND, high=600 * SECOND, text="from 1s to 10min")
-_INVITATION = re.compile(r"glorytun[0-9]+-\S*")
+_INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]*")
 _MOST_BYTES = 65536
 
 _EPILOG = """\

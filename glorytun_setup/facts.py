@@ -105,9 +105,10 @@ def _is_active(bus: Bus | None, name: str) -> bool:
 
 
 def _systemd_version(bus: Bus | None) -> int:
-    if bus is None or not Path("/run/systemd/system").is_dir():
+    if not Path("/run/systemd/system").is_dir():
         return 0
-    return bus.systemd_version()
+    # Without a bus it isn't told which, and nothing is set up anyway.
+    return bus.systemd_version() if bus else 1
 
 
 def _nameservers(bus: Bus | None) -> tuple[Any, ...]:

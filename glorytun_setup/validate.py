@@ -202,6 +202,7 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
             message="the system bus doesn't answer",
             hint="`apt install dbus`, `systemctl start dbus`",
         )
+        return
     if not facts.has_networkd:
         yield Problem(
             message="systemd-networkd isn't installed", hint="it comes with systemd on Debian"

@@ -84,7 +84,7 @@ def parse_key_answer(text: str) -> bytes | str:
     if looks_like_invitation(text):
         raise ValueError("is an invitation: `glorytun-setup join` takes it")
     try:
-        return parse_key(text.encode(), name="this")
+        return parse_key(text.encode(errors="replace"), name="this")
     except KeyFileError as error:
         reason = str(error).rpartition(": ")[2]
         raise ValueError(f"is no key, which has {2 * KEY_SIZE} hex digits: {reason}") from None

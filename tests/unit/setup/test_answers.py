@@ -118,6 +118,7 @@ WRONG = [
         KEY.hex()[:-1] + "g",
         "this is no key, which has 64 hex digits: character 64 is no hex",
     ),
+    ("key", "\udcff" * 64, "this is no key, which has 64 hex digits: character 1 is no hex digit"),
     ("key", encode(INVITATION), "this is an invitation: `glorytun-setup join` takes it"),
     ("wans", "", "'' names no interface"),
     ("wans", ",", "',' names no interface"),
