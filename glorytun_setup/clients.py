@@ -116,7 +116,8 @@ def expire(session: Session, name: str) -> None:
         answers = {**manifest.answers, EXPIRES: "0"}
         apply.write_manifest(session.means.root, replace(manifest, answers=answers))
     elif expires_at <= system_time():
-        remove(session, name)
+        # Who added the client has agreed.
+        remove(replace(session, options=replace(session.options, is_agreed=True)), name)
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:

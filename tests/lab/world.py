@@ -37,6 +37,7 @@ _CLIENT = {
 Name=wan0
 [Network]
 DHCP=ipv4
+IPv6DuplicateAddressDetection=0
 [DHCPv4]
 RouteMetric=100
 """,
@@ -46,6 +47,7 @@ Name=wan1
 Address=10.9.1.1/24
 Address=fd09:1::1/64
 IPv6AcceptRA=no
+IPv6DuplicateAddressDetection=0
 [Route]
 Gateway=10.9.1.2
 Metric=200
@@ -174,6 +176,10 @@ class Connection:
         """As the program of the session does."""
         self._inside.sendall(text)
 
+    def hears(self, text: bytes) -> None:
+        """Assert that what was printed arrives."""
+        assert self._outside.recv(100) == text
+
     def close(self) -> None:
         """Both ends."""
         self._inside.close()
@@ -194,8 +200,13 @@ def has_gateway(node: Node, device: str, family: Family) -> bool:
 
 
 @contextmanager
-def world(system: System, *, files: dict[str, dict[str, str]] | None = None) -> Iterator[World]:
-    """All three, booted, joined, and online. `files` are more of them, by role."""
+def world(
+    system: System,
+    *,
+    files: dict[str, dict[str, str]] | None = None,
+    trees: dict[str, Path] | None = None,
+) -> Iterator[World]:
+    """All three, booted, joined, and online. `files` are more of them, by role, as are `trees`."""
     client, server = End("client"), End("server")
     made = World(client, Node(f"provider-{client.name}"), server)
     nodes = {"client": made.client, "provider": made.provider, "server": made.server}
@@ -209,6 +220,8 @@ def world(system: System, *, files: dict[str, dict[str, str]] | None = None) -> 
             shutil.copytree(system.files, directory, symlinks=True, dirs_exist_ok=True)
             for path, text in {**own[role], **(files or {}).get(role, {})}.items():
                 write(directory, path, text)
+            if trees and role in trees:
+                shutil.copytree(trees[role], directory, symlinks=True, dirs_exist_ok=True)
             stack.callback(node.down)
             node.start(system.root, files=directory, binds=system.binds)
         for node in nodes.values():

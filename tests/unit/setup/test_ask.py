@@ -7,18 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pexpect
 import pytest
 
 from glorytun_setup.invitation import encode
-from glorytun_setup.questions import QUESTIONS, Question
 from tests.unit.setup.golden import PROJECT
+from tests.unit.setup.person import END, INTERRUPT, Person, question
 from tests.unit.setup.samples import INVITATION, KEY
 
 COMMAND = [sys.executable, "-m", "tests.unit.setup.asking"]
-INTERRUPT, END = "\x03", "\x04"
-"""Ctrl-C and Ctrl-D."""
-
 # The role is asked first, so that its answer is the first line of each.
 CLIENT = {
     "role": "",
@@ -55,70 +51,11 @@ WRONG = {
 }
 
 
-def question(name: str) -> Question:
-    """By its name."""
-    return next(each for each in QUESTIONS if each.name == name)
-
-
-class Person:
-    """Somebody at a terminal."""
-
-    def __init__(self, role: str) -> None:
-        self._child = pexpect.spawn(
-            COMMAND[0], [*COMMAND[1:], role], cwd=str(PROJECT), encoding="utf-8", timeout=20
-        )
-        self.seen = ""
-
-    def wait_for(self, text: str) -> None:
-        """Until it is shown."""
-        self._child.expect_exact(text)
-        self.seen += self._child.before + self._child.after
-
-    def answer(self, name: str, text: str) -> None:
-        """Wait for a question, to its end, and answer it."""
-        self.wait_for(question(name).prompt)
-        self._child.expect(r"( \[[^\r\n]*\])?: ")
-        self.seen += self._child.before + self._child.after
-        self._child.sendline(text)
-
-    def press_enter(self, text: str) -> None:
-        """After a text, whatever is asked."""
-        self._child.sendline(text)
-
-    def press(self, name: str, key: str) -> None:
-        """Wait for a question, and press a key alone."""
-        self.wait_for(question(name).prompt)
-        self._child.expect(": ")
-        self._child.send(key)
-
-    def wait_end(self) -> int:
-        """The exit status."""
-        self._child.expect(pexpect.EOF)
-        self.seen += self._child.before
-        self._child.close()
-        status: int | None = self._child.exitstatus
-        assert status is not None, self._child.signalstatus
-        return status
-
-    @property
-    def shows_typing(self) -> bool:
-        """Whether the terminal does."""
-        shows: bool = self._child.getecho()
-        return shows
-
-    def leave(self) -> None:
-        """Whatever it does."""
-        self._child.close(force=True)
-
-
 @contextmanager
 def person(role: str) -> Iterator[Person]:
     """Before the first question."""
-    found = Person(role)
-    try:
+    with Person([*COMMAND, role], cwd=PROJECT) as found:
         yield found
-    finally:
-        found.leave()
 
 
 ROLES = pytest.mark.parametrize(
@@ -223,7 +160,7 @@ def test_secrets_are_not_shown_while_they_are_typed(name: str) -> None:
             somebody.answer(before, text)
         somebody.wait_for(question(name).prompt)
         assert not somebody.shows_typing
-        somebody.press_enter(CLIENT[name])
+        somebody.type(CLIENT[name])
         somebody.wait_for(question(following).prompt)
         assert somebody.shows_typing
 
