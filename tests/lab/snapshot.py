@@ -10,12 +10,12 @@ _SETTLING = 15.0
 """Seconds for addresses, routes and units to be as before."""
 
 _COMMANDS = {
+    # Which units are enabled is in the files.
     "rules": "ip -4 rule; ip -6 rule",
     "routes": "ip -4 route show table all; ip -6 route show table all",
     "links": "ip -o link show",
     "addresses": "ip -o address show",
     "networkd": "networkctl --no-legend --no-pager list",
-    "enabled units": "systemctl list-unit-files --state=enabled --no-legend --no-pager",
     "active units": "systemctl list-units --no-legend --no-pager --plain --state=active,failed",
     "drop-ins": "systemctl show --property=DropInPaths nftables.service 'glorytun@*'",
     "settings": "cd /proc/sys/net; grep -H . ipv4/ip_forward ipv4/conf/*/forwarding"
@@ -49,7 +49,7 @@ class Snapshot:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._lines = self._look()
+        self._lines = wait_for(self._settled, timeout=_SETTLING, what=f"{node.name} to settle")
 
     def assert_same(self) -> None:
         """Assert that it is so again, as soon as networkd and systemd have settled."""
@@ -60,6 +60,11 @@ class Snapshot:
             changes = difflib.unified_diff(self._lines, now, "before", "now", lineterm="", n=0)
             text = "\n".join(changes)
             assert not text, f"{self._node.name} is not as before:\n{text}"
+
+    def _settled(self) -> list[str]:
+        """What there is once networkd has done its work; else nothing."""
+        lines = self._look()
+        return [] if re.search(r"tentative| configuring", "\n".join(lines)) else lines
 
     def _look(self) -> list[str]:
         found = []

@@ -21,14 +21,14 @@ def wizard(
 
 def set_up_server(node: Node, *words: str) -> None:
     """Make a server, that shares its Internet."""
-    wizard(node, "--yes", "--role=server", f"--key={KEY_FILE}", *words)
+    wizard(node, "--yes", "--role=server", f"--key-file={KEY_FILE}", *words)
 
 
 def set_up_client(
     node: Node, server: str, *words: str, key: str = KEY, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Make a client of it."""
-    options = ("--yes", "--role=client", f"--server={server}", f"--key={KEY_FILE}", *words)
+    options = ("--yes", "--role=client", f"--server={server}", f"--key-file={KEY_FILE}", *words)
     return wizard(node, *options, key=key, check=check)
 
 
