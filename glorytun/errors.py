@@ -71,4 +71,4 @@ class NoTunnelError(GlorytunError):
 
 
 class SetupError(GlorytunError):
-    """What `glorytun-setup` can't do: a wrong answer, or something on the host that is against it."""
+    """What `glorytun-setup` can't do: a wrong answer, or something on the host against it."""
