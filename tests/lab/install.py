@@ -95,8 +95,7 @@ def _copy_project(files: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     for package in _PACKAGES:
         shutil.copytree(PROJECT / package, files / _LIBRARIES[1:] / package, ignore=ignore)
-    for directory in ("templates", "units"):
-        shutil.copytree(PROJECT / directory, files / _DATA[1:] / directory)
+    shutil.copytree(PROJECT / "templates", files / _DATA[1:] / "templates")
     for name, module in _COMMANDS.items():
         text = f"#!{_PYTHON}\nfrom {module} import run\n\nrun()\n"
         write(files, f"/usr/bin/{name}", text, 0o755)

@@ -1,4 +1,4 @@
-"""Hosts that are not as the others: without networkd, without a package, with the firewall shut."""
+"""Hosts that are not as the others: without networkd, or with NetworkManager."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from tests.lab.install import System
 from tests.lab.node import Node
 from tests.lab.snapshot import Snapshot
 from tests.lab.tunnel import UNIT
-from tests.lab.wizard import KEY_FILE, remove, set_up_client, set_up_server, wizard
+from tests.lab.wizard import remove, set_up_client, set_up_server
 from tests.lab.world import SERVER_ADDRESS, World, world
 from tests.netns.wait import wait_for
 
@@ -22,13 +22,6 @@ systemctl disable --now systemd-networkd.service systemd-networkd.socket
 ip address flush dev up0
 ip address add 10.9.8.9/24 dev up0
 ip route add default via 10.9.8.2
-"""
-_UNPACK = """
-rm /usr/lib/systemd/system/glorytun@.service /usr/lib/systemd/system/glorytun.target
-rm /usr/lib/sysusers.d/glorytun.conf /usr/lib/tmpfiles.d/glorytun.conf
-systemctl daemon-reload
-for file in passwd shadow group gshadow; do sed -i /^glorytun:/d /etc/$file; done
-rm -rf /run/glorytun /etc/glorytun
 """
 
 
@@ -79,33 +72,6 @@ def test_an_interface_of_somebody_elses_is_no_wan(made: World) -> None:
     assert result.returncode == 1
     assert "NetworkManager" in result.stderr
     before.assert_same()
-
-
-def test_without_a_package_the_units_come_along(made: World) -> None:
-    """The service, its target, user and directories; with the last tunnel all but the user go."""
-    server = made.server
-    server.run("sh", "-ec", _UNPACK)
-    server.run("sh", "-c", f"mkdir /run/users && cp -a {_USERS} /run/users/")
-    before = Snapshot(server)
-    for name in ("tun0", "tun1"):
-        words = ("--yes", "--role=server", f"--name={name}", f"--key-file={KEY_FILE}")
-        wizard(server, *words)
-    assert server.shown("FragmentPath") == "/etc/systemd/system/glorytun@.service"
-    assert "/usr/bin/glorytun run" in server.shown("ExecStart")
-    assert not server.complaints()
-    remove(server, "tun0")
-    assert server.shown("ActiveState", "glorytun@tun1.service") == "active"
-    remove(server, "tun1")
-    _forget_user(server)
-    before.assert_same()
-
-
-_USERS = "/etc/passwd* /etc/shadow* /etc/group* /etc/gshadow* /etc/.pwd.lock"
-
-
-def _forget_user(node: Node) -> None:
-    """systemd-sysusers(8) made it, and nothing removes users."""
-    node.run("sh", "-c", f"rm -rf {_USERS} /run/glorytun && cp -a /run/users/. /etc/")
 
 
 def test_a_server_is_up_without_a_client(made: World) -> None:
