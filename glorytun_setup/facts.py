@@ -59,7 +59,7 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
     networkd = _unit(bus, "systemd-networkd.service")
     return Facts(
         is_root=os.geteuid() == 0,
-        systemd_version=_systemd_version(bus),
+        systemd_version=_systemd_version(bus, root),
         has_bus=bus is not None,
         has_networkd=networkd is not None and networkd.load == "loaded",
         networkd_active=networkd is not None and networkd.is_active,
@@ -104,8 +104,8 @@ def _is_active(bus: Bus | None, name: str) -> bool:
     return unit is not None and unit.is_active
 
 
-def _systemd_version(bus: Bus | None) -> int:
-    if not Path("/run/systemd/system").is_dir():
+def _systemd_version(bus: Bus | None, root: Path) -> int:
+    if not (root / "run/systemd/system").is_dir():
         return 0
     # Without a bus it isn't told which, and nothing is set up anyway.
     return bus.systemd_version() if bus else 1

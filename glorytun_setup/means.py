@@ -118,10 +118,14 @@ def locked(root: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another run may have ended, and removed it, just before.
+            is_ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except OSError:
+            is_ours = False
+        if not is_ours:
             raise SetupError(
                 "another glorytun-setup is changing this host", hint="wait until it has ended"
-            ) from None
+            )
         try:
             yield
         finally:

@@ -18,6 +18,7 @@ from tests.lab.snapshot import Snapshot
 from tests.lab.tunnel import UNIT
 from tests.lab.wizard import KEY, KEY_FILE, remove, set_up_client, set_up_server, wizard
 from tests.lab.world import SERVER_ADDRESS, STATIC, World, world
+from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
 QUICK = "--timeout=5"
@@ -361,6 +362,11 @@ def test_a_disk_that_takes_nothing(made: Before, kind: str) -> None:
             client.run("mount", "-o", "remount,ro", "/etc")
         else:
             client.run("sh", "-c", "cat /dev/zero > /etc/lab-fill", check=False)
+        wait_for(
+            lambda: client.shown("ActiveState", "etc.mount") == "active",
+            timeout=5,
+            what="systemd to see the mount",
+        )
         before = Snapshot(client)
         result = set_up_client(client, SERVER_ADDRESS, check=False)
         assert result.returncode == 1
