@@ -299,6 +299,7 @@ class TestBench:
         )
 
 
+@pytest.mark.timing
 def test_show_answers_at_once(daemon: Daemon) -> None:
     times = []
     for _ in range(5):
