@@ -58,7 +58,8 @@ def test_a_crash_is_recovered(tunnel: Pair, role: Role) -> None:
         stream.flow(100, timeout=10)
         flow.go_on()
     assert stream.report.lost_after(killed) < RECOVERED, str(stream.report)
-    assert flow.longest_pause(killed) < RECOVERED
+    # What was lost TCP sends again ever more seldom: it waits for as long again at the most.
+    assert flow.longest_pause(killed) < 2 * RECOVERED
     assert kept(end) == before
 
 
