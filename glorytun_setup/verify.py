@@ -31,6 +31,8 @@ _IPV4_HEADER = 20
 _ECHO = struct.Struct("!BBHHH")
 _PING_INTERVAL = 0.25
 _PROBE_TIMEOUT = 0.5
+_PROBES = 4
+"""A host sends few ICMP errors a second (icmp_ratelimit), and the daemon asks as well."""
 """Seconds for an ICMP error to come back."""
 _RESOLVE_TIMEOUT = 3.0
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
@@ -215,9 +217,10 @@ def _probe(interface: str, own: Address, server: Address, plan: Plan) -> Finding
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             probe.bind((str(own), 0))
             probe.connect((str(server), plan.port))
-            probe.send(b"\0")
-            if select.select([probe], [], [], _PROBE_TIMEOUT)[0]:
-                probe.recv(1)
+            for _ in range(_PROBES):
+                probe.send(b"\0")
+                if select.select([probe], [], [], _PROBE_TIMEOUT)[0]:
+                    probe.recv(1)
         except ConnectionRefusedError:
             return Finding(
                 text=f"{interface}: {server} refuses UDP port {plan.port}",

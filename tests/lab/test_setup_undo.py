@@ -114,7 +114,9 @@ def test_the_journal_is_shown(made: Before) -> None:
     """A service that can't start says why."""
     drop_in = "/etc/systemd/system/glorytun@.service.d/lab.conf"
     client = made.world.client
-    client.write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo a reason; exit 78'\n")
+    client.write(
+        drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo a reason; sleep 0.5; exit 78'\n"
+    )
     try:
         result = set_up_client(client, SERVER_ADDRESS, QUICK, check=False)
     finally:
@@ -305,6 +307,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
     """No file touched, nothing restarted."""
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    made.world.wait_online()
     between, pid = Snapshot(client), client.main_pid
     times = client.run("find", "/etc", "-newer", "/etc/glorytun/tun0.key").stdout
     said = wizard(client, "edit", "tun0", "--yes").stdout
@@ -319,6 +322,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
 def test_an_edit_that_fails_leaves_the_tunnel_as_it_was(made: Before) -> None:
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    made.world.wait_online()
     between = Snapshot(client)
     client.write(KEY_FILE, OTHER_KEY, 0o600)
     result = wizard(
