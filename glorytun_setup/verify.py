@@ -31,9 +31,9 @@ _IPV4_HEADER = 20
 _ECHO = struct.Struct("!BBHHH")
 _PING_INTERVAL = 0.25
 _PROBE_TIMEOUT = 0.5
+"""Seconds for an ICMP error to come back."""
 _PROBES = 4
 """A host sends few ICMP errors a second (icmp_ratelimit), and the daemon asks as well."""
-"""Seconds for an ICMP error to come back."""
 _RESOLVE_TIMEOUT = 3.0
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 _LOG_LINES = 8
