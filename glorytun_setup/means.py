@@ -84,7 +84,8 @@ class Means:
     def attempt(self, text: str, left: list[str]) -> Iterator[None]:
         """The same for undoing: what fails is noted in `left`, and the next step follows.
 
-        The terminal may be gone, which keeps nothing from being undone.
+        The terminal may be gone, and what is called may fail in ways that nobody thought of: none
+        of it keeps the rest from being undone.
         """
         with suppress(OSError):
             self.progress.begin(text)
@@ -92,8 +93,8 @@ class Means:
         try:
             yield
             is_done = True
-        except SetupError as error:
-            left.append(f"{text}: {error}")
+        except Exception as error:
+            left.append(f"{text}: {str(error) or type(error).__name__}")
         with suppress(OSError):
             self.progress.end(now() - started, is_done=is_done)
 
