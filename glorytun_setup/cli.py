@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from glorytun.config import Bounds, quote, time_within
 from glorytun.core.settings import SECOND
@@ -27,8 +27,9 @@ INTERRUPTED = 130
 STANDARD_INPUT = "-"
 
 _TIMEOUT = Bounds(low=SECOND, high=600 * SECOND, text="from 1s to 10min")
-_INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]*")
-_MOST_BYTES = 65536
+_INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]+")
+_MOST = 65536
+"""Characters of a file with answers."""
 
 _EPILOG = """\
 Without a verb it sets up a tunnel: it asks, shows what changes, and asks again. What is given as an
@@ -184,14 +185,21 @@ def _read(option: str, name: str) -> str:
     if looks_like_key(name) or looks_like_invitation(name):
         raise SetupError(f"{option} takes the name of a file, and this is what belongs into it")
     if name == STANDARD_INPUT:
-        return sys.stdin.read(_MOST_BYTES)
+        return _read_whole(option, sys.stdin)
     try:
         with Path(name).open(encoding="utf-8") as file:
-            return file.read(_MOST_BYTES)
+            return _read_whole(option, file)
     except OSError as error:
         raise SetupError(f"{option}: {quote(name)} can't be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise SetupError(f"{option}: {quote(name)} is no text in UTF-8") from None
+
+
+def _read_whole(option: str, file: TextIO) -> str:
+    text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise SetupError(f"{option}: there are more than {_MOST} characters, which are no answers")
+    return text
 
 
 # Words.
@@ -280,5 +288,6 @@ def _add_answers(parser: _Parser) -> None:
     group.add_argument("--original", metavar="NAME", help=text)
     for question in QUESTIONS:
         metavar = "FILE" if question.is_secret else "ANSWER"
-        text = f"{question.prompt.split(' (')[0]}. {question.help}".replace("%", "%%")
+        prompt = question.prompt.split(" (")[0]
+        text = f"{prompt.removesuffix('?')}. {question.help}".replace("%", "%%")
         group.add_argument(question.option, metavar=metavar, help=text)

@@ -51,6 +51,8 @@ class Problem:
 
 def check_name(name: str, facts: Facts) -> None:
     """That a tunnel may have this name."""
+    if name.isdigit():
+        raise ValueError("is no name for a tunnel: networkd takes a number alone for none")
     if not is_device_name(name) or not _NAME.fullmatch(name) or name in _KERNEL_NAMES:
         raise ValueError(
             "is no name for a tunnel: 1 to 15 letters, digits, - _ and ., as in tun0, since its "

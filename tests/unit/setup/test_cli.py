@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glorytun.errors import GlorytunError
+from glorytun.errors import GlorytunError, SetupError
 from glorytun_setup import cli
 from glorytun_setup.clients import columns, parse_validity
 from glorytun_setup.invitation import encode
@@ -100,6 +100,24 @@ def test_files_that_cannot_be_read(option: str, value: str, message: str) -> Non
     assert message in str(caught.value)
     assert KEY.hex() not in str(caught.value)
     assert LINE not in str(caught.value)
+
+
+def test_a_file_of_answers_is_not_read_in_part(tmp_path: Path) -> None:
+    file = tmp_path / "answers.toml"
+    file.write_text('name = "a"\n' + "#" * 70000)
+    with pytest.raises(GlorytunError, match="more than 65536 characters"):
+        cli._given({"answers": str(file)})
+
+
+def test_how_an_invitation_begins_is_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._complain(SetupError("this is no invitation, which begins with glorytun1-")) == 1
+    assert capsys.readouterr().err.endswith("which begins with glorytun1-\n")
+
+
+def test_help_ends_no_sentence_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert not [sign for sign in ("?.", "..", ":.") if sign in capsys.readouterr().out]
 
 
 def test_a_failure_says_why_and_what_next(capsys: pytest.CaptureFixture[str]) -> None:
