@@ -29,6 +29,7 @@ from glorytun_setup.words import (
     NEW_KEY,
     NONE,
     WanAnswer,
+    chosen_networks,
     parse_addresses,
     parse_invitation,
     parse_key_answer,
@@ -248,6 +249,12 @@ def _default_table(known: Known) -> str:
     return str(defaults.free_table(known.facts, needed=1 + len(known.given["wans"])))
 
 
+def _default_priority(known: Known) -> str:
+    versions = [own.version for own in known.given["addresses"]]
+    networks = chosen_networks(known.given["through"], versions)
+    return str(defaults.free_priority(known.facts, networks))
+
+
 def _check_tables(table: int, known: Known) -> None:
     for number in range(table, table + 1 + len(known.given["wans"])):
         check_table(number, known.facts)
@@ -420,7 +427,7 @@ QUESTIONS = (
         help="Ten of them are taken (docs/routing.md).",
         parse=number_within(PRIORITY),
         check=lambda priority, known: check_priority(priority, known.facts),
-        default=lambda known: str(defaults.free_priority(known.facts)),
+        default=_default_priority,
         applies=_is_client,
         is_asked=False,
     ),

@@ -20,6 +20,7 @@ from glorytun_setup.model import (
     Network,
     Plan,
     Role,
+    Routing,
     Through,
     Wan,
 )
@@ -233,6 +234,7 @@ def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     return found + list(_network_problems(plan, facts))
 
 
+        found += _order_problems(plan, facts)
 _Check = tuple[str, object, Callable[..., object], tuple[object, ...]]
 """What is checked, its value, the function and its arguments."""
 
@@ -353,7 +355,7 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
         for other in _known_networks(facts):
             # What is more specific here stays here, and that is as it should be.
-            if other.version == network.version and network.subnet_of(other):  # type: ignore[arg-type]  # one family
+            if contains(other, network):
                 yield Problem(
                     message=f"{network} would never go through the tunnel: this host has a route "
                     f"to {other}, and local networks stay local",
@@ -366,6 +368,25 @@ def _known_networks(facts: Facts) -> Iterator[Network]:
     seen = set()
     for network in (*facts.routes, *(a.network for link in facts.links for a in link.addresses)):
         if network not in seen:
+def _order_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """Of two tunnels, the one whose rules come first takes all that is in its networks."""
+    own = Routing(name=plan.name, priority=plan.rule_priority, networks=plan.networks)
+    for other in facts.routings if plan.networks else ():
+        first, second = sorted((own, other), key=lambda each: each.priority)
+        for network in second.networks:
+            if any(contains(each, network) for each in first.networks):
+                yield Problem(
+                    message=f"{network} would never go through {second.name}, since {first.name} "
+                    "takes it",
+                    hint="choose other networks, or for a part of them a lower --priority",
+                )
+
+
+def contains(network: Network, other: Network) -> bool:
+    """Whether all of the other one is in a network."""
+    return network.version == other.version and other.subnet_of(network)  # type: ignore[arg-type]  # one family
+
+
             seen.add(network)
             yield network
 

@@ -155,7 +155,17 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
 
 def last_lines(unit: str, *, since: float) -> list[str]:
     """What the journal has of a unit since a system time; empty without a journal."""
-    words = ("--output=cat", "--quiet", f"--lines={_LOG_LINES}", f"--since=@{since:.0f}")
+    return _journal(f"--unit={unit}", f"--lines={_LOG_LINES}", since=since)
+
+
+def events(unit: str, event: str, *, since: float) -> list[str]:
+    """The last one of its daemon's events of a kind since a system time (docs/journal.md)."""
+    words = (f"_SYSTEMD_UNIT={unit}", f"GLORYTUN_EVENT={event}")
+    return _journal(*words, "--lines=1", since=since)
+
+
+def _journal(*words: str, since: float) -> list[str]:
+    command = ("journalctl", "--output=cat", "--quiet", f"--since=@{since:.0f}", *words)
     try:
         result = subprocess.run(
             ("journalctl", f"--unit={unit}", *words), capture_output=True, text=True, timeout=5
