@@ -206,7 +206,12 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
             hint="`apt install dbus`, `systemctl start dbus`",
         )
         return
-    if not facts.has_networkd:
+    if facts.networkd_masked:
+        yield Problem(
+            message="systemd-networkd is masked, so that nothing can start it",
+            hint="`systemctl unmask systemd-networkd` allows it",
+        )
+    elif not facts.has_networkd:
         yield Problem(
             message="systemd-networkd isn't installed", hint="it comes with systemd on Debian"
         )
@@ -229,12 +234,12 @@ def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
         found += _file_problems(plan, facts)
+        found += _order_problems(plan, facts)
     else:
         found += _server_problems(plan, facts)
     return found + list(_network_problems(plan, facts))
 
 
-        found += _order_problems(plan, facts)
 _Check = tuple[str, object, Callable[..., object], tuple[object, ...]]
 """What is checked, its value, the function and its arguments."""
 
@@ -363,11 +368,6 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 )
 
 
-def _known_networks(facts: Facts) -> Iterator[Network]:
-    """What this host can reach without a default route."""
-    seen = set()
-    for network in (*facts.routes, *(a.network for link in facts.links for a in link.addresses)):
-        if network not in seen:
 def _order_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
     """Of two tunnels, the one whose rules come first takes all that is in its networks."""
     own = Routing(name=plan.name, priority=plan.rule_priority, networks=plan.networks)
@@ -387,6 +387,11 @@ def contains(network: Network, other: Network) -> bool:
     return network.version == other.version and other.subnet_of(network)  # type: ignore[arg-type]  # one family
 
 
+def _known_networks(facts: Facts) -> Iterator[Network]:
+    """What this host can reach without a default route."""
+    seen = set()
+    for network in (*facts.routes, *(a.network for link in facts.links for a in link.addresses)):
+        if network not in seen:
             seen.add(network)
             yield network
 

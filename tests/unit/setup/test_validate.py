@@ -35,6 +35,7 @@ HOSTS = [
     ({"systemd_version": 0}, "systemd doesn't run this host, so that there are no services"),
     ({"has_bus": False}, "the system bus doesn't answer (`apt install dbus`, `systemctl start"),
     ({"has_networkd": False}, "systemd-networkd isn't installed"),
+    ({"has_networkd": False, "networkd_masked": True}, "(`systemctl unmask systemd-networkd`"),
     ({"is_packaged": False, "program": "/root/.venv/bin/glorytun"}, "is where a service can't see"),
     ({"is_packaged": False, "program": "/home/me/bin/glorytun"}, "(install it below /opt or"),
     ({"is_packaged": False, "program": "/opt/my venv/glorytun"}, "can't stand in a unit file"),
