@@ -16,7 +16,7 @@ from glorytun_setup import clients, listing, set_up
 from glorytun_setup.answers import read_toml
 from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
-from glorytun_setup.means import SetupFailure
+from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
 from glorytun_setup.removal import remove
 from glorytun_setup.screen import Screen
@@ -105,8 +105,13 @@ def _dispatch(words: Words) -> None:
         timeout=_parse_timeout(words.pop("timeout", "")),
     )
     only_looks = do in (_list, _show, _list_clients)
-    with open_session(options, Screen(), only_looks=only_looks) as session:
-        do(session, words)
+    try:
+        with open_session(options, Screen(), only_looks=only_looks) as session:
+            do(session, words)
+    except Busy:
+        # Its timer comes again, and no service is to fail because somebody thinks over an answer.
+        if do is not _expire_client:
+            raise
 
 
 def _set_up(session: Session, words: Words) -> None:

@@ -167,9 +167,7 @@ def events(unit: str, event: str, *, since: float) -> list[str]:
 def _journal(*words: str, since: float) -> list[str]:
     command = ("journalctl", "--output=cat", "--quiet", f"--since=@{since:.0f}", *words)
     try:
-        result = subprocess.run(
-            ("journalctl", f"--unit={unit}", *words), capture_output=True, text=True, timeout=5
-        )
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return result.stdout.splitlines()

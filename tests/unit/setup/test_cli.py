@@ -8,7 +8,7 @@ from glorytun.errors import GlorytunError, SetupError
 from glorytun_setup import cli
 from glorytun_setup.clients import columns, parse_validity
 from glorytun_setup.invitation import encode
-from glorytun_setup.means import SetupFailure
+from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
 from glorytun_setup.verify import Finding
 from tests.unit.setup.samples import INVITATION, KEY
@@ -156,3 +156,15 @@ def test_validity_is_a_time_or_never() -> None:
 
 def test_columns_are_aligned() -> None:
     assert columns([("A", "BB"), ("cccc", "d")]) == "A     BB\ncccc  d"
+
+
+def test_who_thinks_over_an_answer_makes_no_timer_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*words: object, **more: object) -> None:
+        raise Busy("another glorytun-setup is changing this host")
+
+    monkeypatch.setattr(cli, "open_session", refuse)
+    assert cli.main(["client", "expire", "tun0-bob"]) == 0
+    assert cli.main(["remove", "tun0"]) == 1
+    assert "another glorytun-setup" in capsys.readouterr().err
