@@ -36,6 +36,10 @@ class Progress(Protocol):
         """It is done, or failed."""
 
 
+class Busy(SetupError):
+    """Another run changes the host."""
+
+
 class SetupFailure(SetupError):
     """The tunnel could not be brought up, or not be removed."""
 
@@ -98,13 +102,28 @@ class Means:
         with suppress(OSError):
             self.progress.end(now() - started, is_done=is_done)
 
-    def wait_routable(self, link: str, *, timeout: float) -> None:
-        """Until networkd has set a link up again; it may never have been, so that it may fail."""
-        wait_until(
-            lambda: self.bus.link_states(link)[1] == "routable",
-            timeout=timeout,
-            check=self.watch.check,
-        )
+    def wait_routable(self, link: str, *, timeout: float) -> bool:
+        """Until networkd has set a link up again; False: it failed, twice.
+
+        That it takes longer is no failure: it may never have been up.
+        """
+        is_failed = False
+
+        def is_settled() -> bool:
+            administrative, operational = self.bus.link_states(link)
+            return administrative == "failed" or (administrative, operational) == (
+                "configured",
+                "routable",
+            )
+
+        for is_last in (False, True):
+            wait_until(is_settled, timeout=timeout, check=self.watch.check)
+            is_failed = self.bus.link_states(link)[0] == "failed"
+            if is_failed and not is_last:
+                self.bus.reconfigure(link, timeout=timeout)
+            elif not is_failed:
+                break
+        return not is_failed
 
 
 @contextmanager
@@ -124,7 +143,7 @@ def locked(root: Path) -> Iterator[None]:
         except OSError:
             is_ours = False
         if not is_ours:
-            raise SetupError(
+            raise Busy(
                 "another glorytun-setup is changing this host", hint="wait until it has ended"
             )
         try:

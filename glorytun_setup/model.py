@@ -156,6 +156,10 @@ class Facts:
     host_name: str
     networkd_masked: bool = False
     """Whether somebody forbade to start it."""
+    foreign_unit: str = ""
+    """A glorytun@.service, such as the original's, that counts before the package's."""
+    dropping: tuple[str, ...] = ()
+    """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
     routings: tuple[Routing, ...] = ()
     """Of the other tunnels that this wizard set up."""
 
@@ -194,7 +198,8 @@ class Wan:
     sources: tuple[Network, ...] = ()
     """The networks of its addresses today: what is sent from there leaves here."""
     network_file: str
-    """The .network file that configures it today, which gets a drop-in."""
+    """The .network file that configures it today, which gets a drop-in; empty: none does, and none
+    is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
