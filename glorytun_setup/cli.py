@@ -1,8 +1,10 @@
 """`glorytun-setup`: its verbs and options, and errors as one line and an exit status."""
 
 import argparse
+import ctypes
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,8 @@ INTERRUPTED = 130
 """Exit status: 128 + SIGINT, as shells have it."""
 STANDARD_INPUT = "-"
 
+_PR_SET_DUMPABLE = 4
+"""linux/prctl.h"""
 _TIMEOUT = Bounds(low=SECOND, high=600 * SECOND, text="from 1s to 10min")
 _INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]+")
 _MOST = 65536
@@ -40,6 +44,7 @@ tunnel doesn't work in time, the host is left as it was.
 
 def run() -> NoReturn:
     """The console script."""
+    keep_memory()
     try:
         status = main(sys.argv[1:])
         if sys.stdout is not None:
@@ -52,6 +57,12 @@ def run() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = _complain(SetupError(str(error)))
     sys.exit(status)
+
+
+def keep_memory() -> None:
+    """What is known here, such as a key, comes into no core file and to no debugger."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def main(argv: list[str]) -> int:

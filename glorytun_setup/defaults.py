@@ -69,12 +69,12 @@ def uplinks(facts: Facts) -> list[Link]:
 
 
 def wan_links(facts: Facts) -> list[Link]:
-    """The links that a client can send by."""
-    return [
-        link
-        for link in uplinks(facts)
-        if link.manager is Manager.NETWORKD and link.network_file is not None
+    """The links that a client can send by: those that networkd configures, else one alone."""
+    links = uplinks(facts)
+    found = [
+        link for link in links if link.manager is Manager.NETWORKD and link.network_file is not None
     ]
+    return found or links[:1]
 
 
 def _metrics(link: Link) -> list[int]:

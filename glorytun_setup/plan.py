@@ -103,7 +103,6 @@ def _wans(answers: tuple[WanAnswer, ...], facts: Facts, *, first_table: int) -> 
     links = [facts.link(answer.interface) for answer in answers]
     for table, (answer, link) in enumerate(zip(answers, links, strict=True), first_table):
         assert link is not None
-        assert link.network_file is not None
         others = [other for other in links if other and other is not link]
         yield Wan(
             interface=link.name,
@@ -114,7 +113,7 @@ def _wans(answers: tuple[WanAnswer, ...], facts: Facts, *, first_table: int) -> 
             gateway4=link.gateway4,
             gateway6=link.gateway6,
             sources=tuple(_sources(link, others)),
-            network_file=link.network_file,
+            network_file=link.network_file or "",
         )
 
 

@@ -1,5 +1,7 @@
 """The command line: what is said about wrong words, and that nothing secret is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,15 @@ def test_help_ends_no_sentence_twice(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
     assert not [sign for sign in ("?.", "..", ":.") if sign in capsys.readouterr().out]
+
+
+def test_memory_is_for_nobody_else() -> None:
+    code = (
+        "import ctypes, resource; from glorytun_setup.cli import keep_memory; keep_memory();"
+        "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "(0, 0) 0\n", result.stderr
 
 
 def test_a_failure_says_why_and_what_next(capsys: pytest.CaptureFixture[str]) -> None:
