@@ -1,5 +1,7 @@
 """One run of the wizard on a host that has tunnels already."""
 
+import os
+import signal
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -124,6 +126,23 @@ def test_the_same_answers_are_nothing_to_do(
     run(tmp_path, SERVER, server_plan())._remember(task(server_plan(), server_plan()))
     assert "Nothing to do: all of it is so already." in capsys.readouterr().out
     assert not load_manifests(tmp_path)
+
+
+def test_what_is_said_at_the_end_is_said_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An invitation would be lost, whose tunnel is there."""
+
+    def tell(plan: Plan) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("the invitation")
+
+    monkeypatch.setattr(session, "bring_up", lambda task, means, *, timeout: None)
+    monkeypatch.setattr(session, "render", lambda plan, data: {})
+    monkeypatch.setattr(Session, "_runs", lambda self, plan: False)
+    given = {"role": "server"}
+    run(tmp_path, SERVER).carry_out(settle(given, known(SERVER)), then=tell)
+    assert capsys.readouterr().out.endswith("the invitation\n")
 
 
 def test_a_tunnel_made_by_hand_is_left_to_whoever_made_it(tmp_path: Path) -> None:
