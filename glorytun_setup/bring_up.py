@@ -12,7 +12,7 @@ from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import gather
-from glorytun_setup.kernel import parse_sysctls, read_sysctl
+from glorytun_setup.kernel import FORWARDING, parse_sysctls, read_sysctl
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
     NETWORKD,
@@ -50,8 +50,6 @@ _MAKERS = {
     "/etc/tmpfiles.d/": ("systemd-tmpfiles", "--create"),
 }
 """What makes of our files what they say, without a boot."""
-_FORWARDING = {"net/ipv4/ip_forward": "ipv4", "net/ipv6/conf/all/forwarding": "ipv6"}
-"""Settings that change others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +189,8 @@ def _sysctls(task: Task) -> list[str]:
     ]
     keys += [f"net/ipv4/conf/{interface}/rp_filter" for interface in task.plan.loosened]
     for key in tuple(keys):
-        if key in _FORWARDING:
-            keys += _consequences(_FORWARDING[key])
+        if key in FORWARDING:
+            keys += _consequences(FORWARDING[key])
     return list(dict.fromkeys(keys))
 
 

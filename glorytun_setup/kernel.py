@@ -13,6 +13,8 @@ from pathlib import Path
 from glorytun.errors import SetupError
 
 PROC_SYS = Path("/proc/sys")
+FORWARDING = {"net/ipv4/ip_forward": "ipv4", "net/ipv6/conf/all/forwarding": "ipv6"}
+"""Settings that change others, of each interface, and their family."""
 _SYSCTL_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 _MOST_TRIES = 10
 """Of emptying something while others empty it too."""

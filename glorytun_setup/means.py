@@ -16,6 +16,8 @@ from glorytun_setup.waiting import now, wait_until
 
 LINK_TIMEOUT = 10.0
 """Seconds for an interface to have its addresses again."""
+_BEGINNING = 1.0
+"""Seconds for networkd to begin with what it was told."""
 _LOCK = "run/glorytun-setup.lock"
 
 TARGET = "glorytun.target"
@@ -107,23 +109,22 @@ class Means:
 
         That it takes longer is no failure: it may never have been up.
         """
-        is_failed = False
+        if self._waits_for(link, timeout) != "failed":
+            return True
+        self.bus.reconfigure(link, timeout=timeout)
+        # On systemd 252 networkd answers before it has begun.
+        wait_until(lambda: self.bus.link_states(link)[0] != "failed", timeout=_BEGINNING)
+        return self._waits_for(link, timeout) != "failed"
+
+    def _waits_for(self, link: str, timeout: float) -> str:
+        """The state that networkd has a link in, in the end."""
 
         def is_settled() -> bool:
-            administrative, operational = self.bus.link_states(link)
-            return administrative == "failed" or (administrative, operational) == (
-                "configured",
-                "routable",
-            )
+            states = self.bus.link_states(link)
+            return states[0] == "failed" or states == ("configured", "routable")
 
-        for is_last in (False, True):
-            wait_until(is_settled, timeout=timeout, check=self.watch.check)
-            is_failed = self.bus.link_states(link)[0] == "failed"
-            if is_failed and not is_last:
-                self.bus.reconfigure(link, timeout=timeout)
-            elif not is_failed:
-                break
-        return not is_failed
+        wait_until(is_settled, timeout=timeout, check=self.watch.check)
+        return self.bus.link_states(link)[0]
 
 
 @contextmanager

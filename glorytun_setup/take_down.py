@@ -13,6 +13,7 @@ from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import managed_links
 from glorytun_setup.kernel import (
+    FORWARDING,
     delete_device,
     flush_rules,
     flush_table,
@@ -34,10 +35,6 @@ from glorytun_setup.model import RULES
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
-
-
-_FORWARDING = {"net/ipv4/ip_forward": "ipv4", "net/ipv6/conf/all/forwarding": "ipv6"}
-"""Settings that change those of each interface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +172,7 @@ def _still_needed(
     notes += [
         f"{key} becomes {value} again."
         for key, value in sysctls.items()
-        if key in _FORWARDING and read_sysctl(key) != value
+        if key in FORWARDING and read_sysctl(key) != value
     ]
     return replace(host, units=units, sysctls=sysctls), notes
 
@@ -196,8 +193,8 @@ def _set_by_others(host: Host, elsewhere: dict[str, tuple[str, str]]) -> dict[st
         if value != before:
             kept[key] = file
     for key in tuple(kept):
-        if key in _FORWARDING:
-            prefix, ends = f"net/{_FORWARDING[key]}/conf/", ("/forwarding", "/accept_redirects")
+        if key in FORWARDING:
+            prefix, ends = f"net/{FORWARDING[key]}/conf/", ("/forwarding", "/accept_redirects")
             along = [key for key in host.sysctls if key.startswith(prefix) and key.endswith(ends)]
             kept |= dict.fromkeys(along, "") | kept
     return kept

@@ -151,6 +151,13 @@ def test_what_may_be_meant_so_is_a_warning(
     assert found[0].is_warning
 
 
+def test_the_unit_of_another_program_is_in_the_way() -> None:
+    host = replace(CLIENT, foreign_unit="/etc/systemd/system/glorytun@.service")
+    (found,) = find_problems(client_plan(host), host)
+    assert "glorytun@.service is another program's" in str(found)
+    assert not found.is_warning
+
+
 def test_more_specific_local_routes_are_no_problem() -> None:
     """They stay local, within a network that goes through the tunnel."""
     host = busy(routes=(ip_network("172.16.5.0/24"), ip_network("172.0.0.0/16")))
