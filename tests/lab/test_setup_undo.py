@@ -335,6 +335,54 @@ def test_an_edit_that_fails_leaves_the_tunnel_as_it_was(made: Before) -> None:
     made.client.assert_same()
 
 
+def test_a_dead_wan_is_said(made: Before) -> None:
+    """The tunnel works over the other, and stays."""
+    client = made.world.client
+    with firewall(made.world.server, "ip saddr 10.9.1.1 drop"):
+        said = set_up_client(client, SERVER_ADDRESS).stdout
+    assert re.search(r"answers over wan0 \.\.\. done", said), said
+    assert re.search(r"answers over wan1 \.\.\. FAILED", said), said
+    remove(client)
+    made.client.assert_same()
+
+
+def test_an_edit_while_the_server_is_away_stays(made: Before) -> None:
+    client, server = made.world.client, made.world.server
+    set_up_client(client, SERVER_ADDRESS)
+    server.systemctl("stop", UNIT)
+    try:
+        wait_for(lambda: not client.paths(), timeout=30, what="the client to notice")
+        said = wizard(client, "edit", "tun0", "--yes", QUICK, "--through=10.200.0.0/16").stdout
+        assert "the server was away before" in said
+        assert "10.200.0.0/16" in client.run("ip", "route", "show", "table", "all").stdout
+    finally:
+        server.systemctl("start", UNIT)
+    remove(client)
+    made.client.assert_same()
+
+
+def test_what_was_edited_by_hand(made: Before) -> None:
+    """It stays, and isn't shown as if it went; but not what would break a WAN without the rest."""
+    client = made.world.client
+    set_up_client(client, SERVER_ADDRESS)
+    drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
+    config = "/etc/glorytun/tun0.conf"
+    ours = client.run("cat", drop_in).stdout
+    for path in (drop_in, config):
+        client.run("sh", "-c", f"echo '# mine' >> {path}")
+    between = client.run("ip", "rule").stdout
+    result = wizard(client, "remove", "tun0", "--yes", check=False)
+    assert result.returncode == 1
+    assert f"{drop_in} was edited by hand, and can't stay without the tunnel" in result.stderr
+    assert client.run("ip", "rule").stdout == between
+    client.write(drop_in, ours)
+    said = wizard(client, "remove", "tun0", "--yes").stdout
+    assert f"{config} was edited by hand, and stays" in said
+    assert f"{config} is removed" not in said
+    client.run("rm", config)
+    made.client.assert_same()
+
+
 def test_the_server_goes_as_it_came(made: Before) -> None:
     """A second one beside the first: forwarding and its rules stay as long as either is there."""
     server = made.world.server
