@@ -41,7 +41,8 @@ TIMEOUT = 30.0
 """Seconds until the tunnel works, or all is undone."""
 _COMMAND_TIMEOUT = 15.0
 _WAN_TIMEOUT = 5.0
-"""Seconds that each WAN has, once the tunnel works over another or networkd was told."""
+"""Seconds that each WAN has, once the tunnel works over another or networkd was told; and that a
+service which is ready has for answering."""
 _USER = "glorytun"
 _NETWORK_FILES = "/etc/systemd/network/"
 _SYSCTL_FILES = "/etc/sysctl.d/"
@@ -230,7 +231,7 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
         bus.reload_units()
         begin = bus.restart if was_active else bus.start
         begin(plan.unit, timeout=_left(deadline))
-        if not wait_answer(plan.name, timeout=_left(deadline), check=means.watch.check):
+        if not wait_answer(plan.name, timeout=_WAN_TIMEOUT, check=means.watch.check):
             raise SetupError(
                 f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
                 hint=f"`systemctl cat {plan.unit}` shows what it runs",

@@ -120,8 +120,9 @@ class Means:
         """The state that networkd has a link in, in the end."""
 
         def is_settled() -> bool:
-            states = self.bus.link_states(link)
-            return states[0] == "failed" or states == ("configured", "routable")
+            # With router advertisements, systemd 252 stays "configuring" for many seconds.
+            administrative, operational = self.bus.link_states(link)
+            return administrative == "failed" or operational == "routable"
 
         wait_until(is_settled, timeout=timeout, check=self.watch.check)
         return self.bus.link_states(link)[0]
