@@ -145,7 +145,6 @@ class World:
                     what=f"IPv{family} on {device} of {node.name}",
                 )
 
-
     def wait_routed(self) -> None:
         """Until the client's first WAN has both gateways in its own table, of DHCP and RA."""
         for family in FAMILIES:
