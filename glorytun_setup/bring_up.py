@@ -316,18 +316,27 @@ def _give_up(
 ) -> SetupFailure:
     """Undo all; the exception that tells of it."""
     means.watch.go_deaf()
+    log = last_lines(plan.unit, since=began)
     findings: list[Finding] = []
     if not isinstance(error, OSError | Interrupted):
         with suppress(SetupError):
             is_right = means.bus.clock_synchronised()
-            findings = diagnose(plan, gather(means.bus), clock_is_right=is_right)
-    log = last_lines(plan.unit, since=began)
+            facts = gather(means.bus)
+            findings = diagnose(
+                plan, facts, clock_is_right=is_right, hush=lambda: _hush(plan, means)
+            )
     left = undo(journal, means)
     # What shows the steps raises OSError when the terminal is gone.
     message, hint = "the connection to your terminal was lost", ""
     if isinstance(error, SetupError):
         message, hint = error.args[0], error.hint
     return SetupFailure(message, hint=hint, findings=findings, log=log, left=left)
+
+
+def _hush(plan: Plan, means: Means) -> None:
+    """Its daemon falls silent; undoing stops it anyway, or starts it again as it was."""
+    with suppress(SetupError):
+        means.bus.stop(plan.unit, timeout=_COMMAND_TIMEOUT)
 
 
 def _is_reconfigured(wan: Wan, files: Mapping[str, File]) -> bool:
