@@ -4,6 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+class Buffer(bytearray):
+    """Memory that is filled again and again, and never resized.
+
+    Pointers into it, which take time to make, are kept with it.
+    """
+
+    __slots__ = ("pointers",)
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.pointers: dict[tuple[int, int], list[object]] = {}
+        """Into each row, by the place of the first and the stride: see `crypto`."""
+
+
 @dataclass(slots=True)
 class Batch:
     """`count` rows of one buffer, all `size` bytes long but the last, which has `last` (≤ `size`).
@@ -29,6 +43,11 @@ class Batch:
     def row_size(self, index: int) -> int:
         """Bytes in row `index`."""
         return self.last if index == self.count - 1 else self.size
+
+    def starts(self) -> range:
+        """Where each row begins in the buffer."""
+        end = self.offset + self.count * self.stride
+        return range(self.offset, end, self.stride)
 
     def rows(self) -> Iterator[memoryview]:
         """Each row, without a copy."""
@@ -56,3 +75,23 @@ class Batch:
                 if index > first:
                     yield self.run(first, index - first)
                 first = index + 1
+
+
+def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, gap: int) -> int:
+    """Add a row of `size` bytes at `at` in a buffer that several rows are put into in turn.
+
+    It becomes part of the last batch, if that one's rows are as long, else a batch of its own.
+    Returns where the next one may be, so that `gap` bytes are between them.
+    """
+    if batches:
+        last = batches[-1]
+        if (
+            size <= last.last == last.size
+            and last.offset + last.count * last.stride == at
+            and last.buffer is buffer
+        ):
+            last.count += 1
+            last.last = size
+            return at + size + gap
+    batches.append(Batch(buffer, at, size + gap, 1, size, size))
+    return at + size + gap

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from glorytun.core.address import Endpoint, PathId
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange, Session
@@ -36,6 +36,7 @@ from glorytun.core.wire import (
     TIME_SIZE,
     Capability,
     pull_time,
+    pull_times,
     unwrap_time,
 )
 from glorytun.errors import TunnelError
@@ -47,6 +48,7 @@ IDLE_AFTER = SECOND
 
 SEND_MAX = 64
 """Packets in a batch given to `send`."""
+_EVEN = bytes(range(0, 256, 2))
 WAKE_INTERVAL = SECOND // 10
 WAKE_TRIES = 10
 """Marks that a server sends on each path to make an idle client ask again."""
@@ -82,7 +84,7 @@ class Tunnel:
             outbox=self._outbox,
             now=now,
         )
-        self._plain = bytearray(0)
+        self._plain = Buffer(0)
         self._data_at = 0
         """When data was sent or received the last time."""
         self._wake_at: int | None = None
@@ -121,6 +123,15 @@ class Tunnel:
 
     # Data.
 
+    def send_count(self, packets: Batch, now: int) -> int:
+        """How many of the first packets to give to `send` now, once `next_send_at` has come.
+
+        No more than a path may send at once, and than arrive there first. Those that fit no path
+        go together too: `send` drops them.
+        """
+        size = packets.size + OVERHEAD
+        return self._paths.scheduler.burst(size=size, count=packets.count, now=now)
+
     def send(self, packets: Batch, now: int) -> list[Outgoing]:
         """Seal packets in place and say where they go.
 
@@ -144,8 +155,11 @@ class Tunnel:
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
 
-        The packets lie in a buffer of the tunnel's own, valid until the next call.
+        The packets lie in a buffer of the tunnel's own, each where its datagram lies in its own:
+        they are valid until datagrams come at the same place, or in a longer buffer.
         """
+        if datagrams.last > OVERHEAD and not _has_control(datagrams):
+            return self._receive_data(datagrams, path_id, now)
         buffer, at = datagrams.buffer, datagrams.offset
         is_data = [False] * datagrams.count
         for index in range(datagrams.count):
@@ -172,7 +186,7 @@ class Tunnel:
         if good[-1] and datagrams.last == OVERHEAD + len(MARK):
             good[-1] = False
             self._heard_mark(path, now)
-        count = sum(good)
+        count = good.count(True)
         if not count:
             return []
         packets = Batch(
@@ -183,7 +197,7 @@ class Tunnel:
             datagrams.size - OVERHEAD,
             datagrams.last - OVERHEAD,
         )
-        runs = list(packets.runs(good))
+        runs = [packets] if count == datagrams.count else list(packets.runs(good))
         size = sum(run.total() for run in runs)
         if path is not None:
             self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
@@ -212,11 +226,13 @@ class Tunnel:
     def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
         if len(self._plain) < len(datagrams.buffer):
-            self._plain = bytearray(len(datagrams.buffer))
+            self._plain = Buffer(len(datagrams.buffer))
         sessions = self._exchange.receiving()
         good = [False] * datagrams.count
         if sessions:
             good = sessions[0].rx.open(datagrams, self._plain)
+            if all(good) and self._accept_all(sessions[0], datagrams, now):
+                return good
         at = datagrams.offset
         for index, is_open in enumerate(good):
             session = sessions[0] if is_open else self._open_row(datagrams.run(index, 1), sessions)
@@ -231,6 +247,17 @@ class Tunnel:
             if session.rx.open(datagram, self._plain)[0]:
                 return session
         return None
+
+    def _accept_all(self, session: Session, datagrams: Batch, now: int) -> bool:
+        """Accept all rows at once if there is nothing to be said against any, else none of them."""
+        times = pull_times(datagrams, now=now)
+        earliest, latest = now - self.settings.timetolerance, now + self.settings.timetolerance
+        if not earliest <= times[0] <= times[-1] <= latest:
+            return False
+        if not session.window.accept_newer(times):
+            return False
+        self._note_opened(session, now)
+        return True
 
     def _accept(self, session: Session | None, time: int, source: Endpoint, now: int) -> bool:
         """Whether data that opened with `session` is to be delivered."""
@@ -463,3 +490,10 @@ class Tunnel:
 
     def bad_statuses(self) -> list[BadStatus]:
         return self._outbox.bad_statuses()
+
+
+def _has_control(datagrams: Batch) -> bool:
+    """Whether any row is a control message; all have at least one byte."""
+    at = datagrams.offset
+    first_bytes = datagrams.buffer[at : at + datagrams.count * datagrams.stride : datagrams.stride]
+    return bool(first_bytes.translate(None, _EVEN))

@@ -5,6 +5,7 @@ device's own queue, where the kernel manages it.
 """
 
 import errno
+from collections import deque
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
@@ -15,8 +16,8 @@ from glorytun.net.loop import Loop
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 
-BATCH = 64
-"""Datagrams or packets taken in one go, so that neither direction keeps the other waiting."""
+TURNS = 4
+"""Times that all that waits at one end is taken before the other end has its turn."""
 
 
 class Pump:
@@ -39,6 +40,8 @@ class Pump:
         self._loop = loop
         self._on_send_failure = on_send_failure
         self._is_paused = False
+        self._held: deque[Batch] = deque()
+        """Packets that were read, and are sent when a path has credit for them."""
         self._send_at: int | None = None
         """When the TUN may be read again, while that is known."""
         loop.add_reader(udp.fileno(), self._on_udp)
@@ -53,8 +56,8 @@ class Pump:
         if due_at is not None and now >= due_at:
             self._tunnel.on_timeout(now)
         self.flush()
-        if self._is_paused:
-            self._set_paused(now)
+        if self._is_paused and not self._set_paused(now) and self._held:
+            self._send_held(now)
 
     def drain(self, until: int) -> None:
         """Only deliver what still arrives, until then (µs since the epoch), and send nothing."""
@@ -81,22 +84,34 @@ class Pump:
 
     def _deliver(self) -> None:
         now = self._clock.now()
-        for _ in range(BATCH):
-            received = self._udp.receive()
-            if received is None:
-                break
-            datagrams, path = received
-            for packets in self._tunnel.receive(datagrams, path, now):
-                self._tun.write(packets)
+        for _ in range(TURNS):
+            packets: list[Batch] = []
+            for datagrams, path in self._udp.receive():
+                packets += self._tunnel.receive(datagrams, path, now)
+            self._tun.write(packets)
+            if self._udp.is_drained:
+                return
 
     def _on_tun(self) -> None:
         now = self._clock.now()
-        for _ in range(BATCH):
+        for _ in range(TURNS):
             if self._set_paused(now):
                 return
-            packets = self._tun.read()
-            if packets is None:
+            if not self._held:
+                self._held.extend(self._tun.read())
+            self._send_held(now)
+            if self._tun.is_drained:
                 return
+
+    def _send_held(self, now: int) -> None:
+        """Send what was read, as far as paths have credit."""
+        held = self._held
+        while held and not self._set_paused(now):
+            packets = held.popleft()
+            count = self._tunnel.send_count(packets, now)
+            if count < packets.count:
+                held.appendleft(packets.run(count, packets.count - count))
+                packets = packets.run(0, count)
             for path, datagrams in self._tunnel.send(packets, now):
                 self._send(path, datagrams)
 

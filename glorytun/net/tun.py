@@ -1,6 +1,8 @@
 """The TUN device: inner IP packets from and to the kernel, in batches.
 
-The numbers are those of linux/if_tun.h; how the calls fail is in drivers/net/tun.c.
+Where the kernel can, it hands over many packets of one flow as one, without checksums, and takes
+such: see `offload`. The numbers are those of linux/if_tun.h; how the calls fail is in
+drivers/net/tun.c.
 """
 
 import errno
@@ -9,11 +11,27 @@ import os
 import re
 import select
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
+from glorytun.net.checksum import fill_in
+from glorytun.net.features import Offload
+from glorytun.net.offload import (
+    PLAIN,
+    ROWS_MAX,
+    SLACK,
+    VNET_SIZE,
+    Piece,
+    Pieces,
+    SuperPacket,
+    Vnet,
+    merge,
+    split,
+)
 
 HEADROOM = TIME_SIZE
 """Bytes free before a packet that was read, for the time field."""
@@ -28,11 +46,24 @@ _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_MULTI_QUEUE = 0x0100
+_TUNSETOFFLOAD = 0x400454D0
+_CSUM_TSO = 0x01 | 0x02 | 0x04 | 0x08
+"""TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN."""
+_USO = 0x20 | 0x40
+"""TUN_F_USO4, TUN_F_USO6: either alone is refused."""
+_OFFLOADS = {
+    frozenset({Offload.TUN, Offload.TUN_UDP}): _CSUM_TSO | _USO,
+    frozenset({Offload.TUN}): _CSUM_TSO,
+}
+"""What to ask for, the most first."""
+_SHAPE = _IFF_TUN | _IFF_NO_PI
 _IFREQ = struct.Struct("16sH22x")
 _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
+_ROWS_SIZE = 3 * _PACKET_MAX
+"""Room for a super-packet in rows, or for as many small packets as are waiting."""
 _V4_HEADER = 20
 _V6_HEADER = 40
 
@@ -40,22 +71,43 @@ _V6_HEADER = 40
 class Tun:
     """One queue of a TUN device, non-blocking."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(
+        self, descriptor: int, name: str, *, offloads: frozenset[Offload] | None = None
+    ) -> None:
+        """`offloads` are those in use; None: the device has no vnet headers at all."""
         self.name = name
         self.skipped = 0
-        """Rows given to `write` that are no IP packet."""
+        """Rows given to `write` that are no IP packet, and super-packets of unknown kinds."""
         self.dropped = 0
         """Packets that the kernel didn't take."""
+        self.offloads = offloads or frozenset()
+        self.is_drained = True
+        """Whether the last `read` took all there was."""
         self._descriptor = descriptor
-        self._buffer = bytearray(HEADROOM + _PACKET_MAX + TAILROOM)
-        self._into = [memoryview(self._buffer)[HEADROOM : HEADROOM + _PACKET_MAX]]
+        self._has_vnet = offloads is not None
+        self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
+        """What was read, behind its vnet header."""
+        start = 0 if self._has_vnet else VNET_SIZE
+        self._into = [memoryview(self._read)[start : VNET_SIZE + _PACKET_MAX]]
+        self._buffer = Buffer(_ROWS_SIZE + SLACK)
+        self._super: SuperPacket | None = None
+        """What was read and is not split to its end yet."""
+        self._split = 0
+        """Segments of it that were split."""
 
     @classmethod
-    def open(cls, name: str | None, *, persist: bool | None) -> "Tun":
+    def open(
+        cls,
+        name: str | None,
+        *,
+        persist: bool | None,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> "Tun":
         """Make the device, or attach to an existing one; None lets the kernel pick ``tun%d``.
 
         `persist` True or False decides whether it outlives this process, None leaves that as it
-        is (a new device doesn't). Raises DeviceError.
+        is (a new device doesn't). Of the offloads `allowed` those are used that the kernel has.
+        Raises DeviceError.
         """
         if name is not None and (not _NAME.fullmatch(name) or name in {".", ".."}):
             raise DeviceError(
@@ -64,7 +116,11 @@ class Tun:
             )
         descriptor = _open_control()
         try:
-            tun = cls(descriptor, _attach(descriptor, name))
+            has_vnet = Offload.TUN in allowed
+            name = _attach(descriptor, name, _SHAPE | (_IFF_VNET_HDR if has_vnet else 0))
+            # Also set to none: a device that was there before may still have those of another.
+            offloads = _set_offloads(descriptor, allowed)
+            tun = cls(descriptor, name, offloads=offloads if has_vnet else None)
             if persist is not None:
                 tun.set_persist(persist)
         except BaseException:
@@ -73,21 +129,30 @@ class Tun:
         return tun
 
     @classmethod
-    def adopt(cls, descriptor: int, name: str | None) -> "Tun | None":
+    def adopt(
+        cls,
+        descriptor: int,
+        name: str | None,
+        *,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> "Tun | None":
         """One that another process opened; None when it is not this device, or was deleted.
 
-        The descriptor is then still the caller's.
+        So it is when it has vnet headers and we want none, or the other way: that can't be
+        changed. The descriptor is then still the caller's.
         """
         try:
             answer = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(_IFREQ.size))
         except OSError:
             return None
         found, flags = _IFREQ.unpack(answer)
-        shape = flags & (_IFF_TUN | _IFF_NO_PI | _IFF_MULTI_QUEUE | _IFF_VNET_HDR)
-        if _name(found) != name or shape != _IFF_TUN | _IFF_NO_PI:
+        has_vnet = Offload.TUN in allowed
+        shape = flags & (_SHAPE | _IFF_MULTI_QUEUE | _IFF_VNET_HDR)
+        if _name(found) != name or shape != _SHAPE | (_IFF_VNET_HDR if has_vnet else 0):
             return None
         os.set_blocking(descriptor, False)
-        return cls(descriptor, _name(found))
+        offloads = _set_offloads(descriptor, allowed)
+        return cls(descriptor, _name(found), offloads=offloads if has_vnet else None)
 
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
@@ -100,37 +165,86 @@ class Tun:
         if poll.poll(0):
             self.read()
 
-    def read(self) -> Batch | None:
-        """The next packet, or None when there is none.
+    def read(self) -> list[Batch]:
+        """The next packets: those of one super-packet, or the small ones that are waiting.
 
-        The row has HEADROOM and TAILROOM bytes around it and is valid until the next call. Raises
-        DeviceError when the device was deleted.
+        The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
+        Raises DeviceError when the device was deleted.
         """
+        if self._super is not None:
+            return [self._next_rows(self._super)]
+        batches: list[Batch] = []
+        at = HEADROOM
+        self.is_drained = False
+        for _ in range(ROWS_MAX):
+            size = self._read_one()
+            if size < 0:
+                self.is_drained = True
+                break
+            vnet = Vnet.pull(self._read) if self._has_vnet else None
+            if vnet is not None and vnet.kind:
+                self._super, self._split = SuperPacket.parse(self._read, size, vnet), 0
+                self.skipped += self._super is None
+                break
+            end = at + size
+            self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + size]
+            if vnet is not None and vnet.needs_checksum:
+                fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
+            at = append_row(batches, self._buffer, at, size, gap=OVERHEAD)
+            if at > _ROWS_SIZE - _PACKET_MAX:
+                break
+        if not batches and self._super is not None:
+            return [self._next_rows(self._super)]
+        return batches
+
+    def _read_one(self) -> int:
+        """Bytes of the packet that is in `_read` then; -1: there was none."""
         try:
             size = os.readv(self._descriptor, self._into)
         except BlockingIOError:
-            return None
+            return -1
         except OSError as error:
             raise DeviceError(
                 f"{self.name} can't be read any more: {_reason(error)}",
                 hint="was it deleted? start again",
             ) from error
-        return Batch(self._buffer, HEADROOM, size + OVERHEAD, 1, size, size)
+        return size - VNET_SIZE if self._has_vnet else size
 
-    def write(self, batch: Batch) -> None:
-        """Hand each row to the kernel as one packet.
+    def _next_rows(self, packet: SuperPacket) -> Batch:
+        rows = split(packet, first=self._split, into=self._buffer, offset=HEADROOM)
+        self._split += rows.count
+        if self._split == packet.segments:
+            self._super = None
+        return rows
 
-        Rows that are no IP packet count as `skipped`, those that the kernel refuses (the device is
-        down or was deleted, no memory) as `dropped`.
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Hand each row to the kernel, as part of a super-packet where that can be made.
+
+        All lie in one buffer. Rows that are no IP packet count as `skipped`, those that the kernel
+        refuses (the device is down or was deleted, no memory) as `dropped`.
         """
-        for row in batch.rows():
-            if not _is_packet(row):
-                self.skipped += 1
-                continue
-            try:
-                os.write(self._descriptor, row)
-            except OSError:
-                self.dropped += 1
+        if self.offloads and _is_worth_merging(batches):
+            for pieces in merge(batches, udp=Offload.TUN_UDP in self.offloads):
+                if pieces[0] is PLAIN:
+                    self._write_one(pieces[1])
+                else:
+                    self._write(pieces, len(pieces) - 1)
+            return
+        for batch in batches:
+            for row in batch.rows():
+                self._write_one(row)
+
+    def _write_one(self, row: Piece) -> None:
+        if not _is_packet(row):
+            self.skipped += 1
+            return
+        self._write([PLAIN, row] if self._has_vnet else [row], 1)
+
+    def _write(self, pieces: Pieces, count: int) -> None:
+        try:
+            os.writev(self._descriptor, pieces)
+        except OSError:
+            self.dropped += count
 
     def set_persist(self, persist: bool) -> None:
         """Whether the device stays when this process ends. Raises DeviceError."""
@@ -145,7 +259,15 @@ class Tun:
         os.close(self._descriptor)
 
 
-def _is_packet(row: memoryview) -> bool:
+def _is_worth_merging(batches: Sequence[Batch]) -> bool:
+    """Whether there are several rows, and what `merge` needs behind them."""
+    if not batches or (len(batches) == 1 and batches[0].count == 1):
+        return False
+    last = batches[-1]
+    return last.offset + last.count * last.stride + SLACK <= len(last.buffer)
+
+
+def _is_packet(row: Piece) -> bool:
     """Whether it is IPv4 or IPv6 and holds what its length field says (RFC 791, RFC 8200)."""
     size = len(row)
     if size < _V4_HEADER:
@@ -170,10 +292,22 @@ def _open_control() -> int:
         ) from error
 
 
-def _attach(descriptor: int, name: str | None) -> str:
+def _set_offloads(descriptor: int, allowed: frozenset[Offload]) -> frozenset[Offload]:
+    """Ask the kernel for as many as it has; which these are."""
+    for offloads, bits in _OFFLOADS.items():
+        if offloads <= allowed:
+            with suppress(OSError):
+                fcntl.ioctl(descriptor, _TUNSETOFFLOAD, bits)
+                return offloads
+    with suppress(OSError):
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, 0)
+    return frozenset()
+
+
+def _attach(descriptor: int, name: str | None, flags: int) -> str:
     """The name of the device that the descriptor then stands for."""
     # An empty name means tun%d to the kernel.
-    request = _IFREQ.pack((name or "").encode(), _IFF_TUN | _IFF_NO_PI)
+    request = _IFREQ.pack((name or "").encode(), flags)
     try:
         answer = fcntl.ioctl(descriptor, _TUNSETIFF, request)
     except OSError as error:

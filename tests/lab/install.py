@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[2]
 HOST = "host"
 SUITES = ("bookworm", "trixie")
 """Debian 12 and 13."""
-DEPENDENCIES = ("python3-nacl", "python3-cryptography", "python3-pyroute2")
+DEPENDENCIES = ("python3-nacl", "python3-cryptography", "python3-numpy", "python3-pyroute2")
 
 _MAKE_TIMEOUT = 600
 """Seconds for the download and unpacking of a system: 20 with a mirror that is near."""

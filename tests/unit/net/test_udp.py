@@ -16,10 +16,10 @@ LOOPBACK = pack_address("127.0.0.1")
 
 
 def await_datagram(receiver: UdpSocket) -> tuple[Batch, PathId]:
-    """The next datagram."""
+    """The next datagrams."""
     received = wait_for(receiver.receive, timeout=5, what="a datagram")
     assert received
-    return received
+    return received[0]
 
 
 def test_sends_every_row() -> None:
@@ -27,12 +27,13 @@ def test_sends_every_row() -> None:
     sender, receiver = UdpSocket.open("127.0.0.1", 0), UdpSocket.open("127.0.0.1", 0)
     path = PathId(LOOPBACK, receiver.bound)
     assert sender.send(path, Batch(bytearray(b"-abc-def-g"), 1, 4, 3, 3, 1)) == 0
-    for expected in (b"abc", b"def", b"g"):
-        received = await_datagram(receiver)
-        batch, path = received
-        assert [bytes(row) for row in batch.rows()] == [expected]
+    received: list[bytes] = []
+    while len(received) < 3:
+        batch, path = await_datagram(receiver)
+        received += [bytes(row) for row in batch.rows()]
         assert path == PathId(LOOPBACK, sender.bound)
-    assert receiver.receive() is None
+    assert received == [b"abc", b"def", b"g"]
+    assert receiver.receive() == []
     sender.close()
     receiver.close()
 
