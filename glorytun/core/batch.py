@@ -78,20 +78,26 @@ class Batch:
 
 
 def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, gap: int) -> int:
-    """Add a row of `size` bytes at `at` in a buffer that several rows are put into in turn.
+    """`append` a row of `size` bytes at `at`, with `gap` bytes between it and the next."""
+    return append(batches, Batch(buffer, at, size + gap, 1, size, size))
 
-    It becomes part of the last batch, if that one's rows are as long, else a batch of its own.
-    Returns where the next one may be, so that `gap` bytes are between them.
+
+def append(batches: list[Batch], rows: Batch) -> int:
+    """Add rows to what was put into one buffer before them.
+
+    They become part of the last batch if they continue it: at its end, and as long. Returns where
+    the next ones may be.
     """
+    end = rows.offset + (rows.count - 1) * rows.stride + rows.last + rows.stride - rows.size
     if batches:
         last = batches[-1]
         if (
-            size <= last.last == last.size
-            and last.offset + last.count * last.stride == at
-            and last.buffer is buffer
+            last.size == last.last
+            and last.offset + last.count * last.stride == rows.offset
+            and (rows.stride == last.stride or (rows.count == 1 and rows.last < last.size))
         ):
-            last.count += 1
-            last.last = size
-            return at + size + gap
-    batches.append(Batch(buffer, at, size + gap, 1, size, size))
-    return at + size + gap
+            last.count += rows.count
+            last.last = rows.last
+            return end
+    batches.append(rows)
+    return end

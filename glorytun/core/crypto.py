@@ -32,7 +32,7 @@ CONFIRM_SIZE = 8
 
 # What this implementation chose.
 
-_ROWS = 64
+_ROWS = 256
 """There is room for the nonces of so many rows from the start."""
 _PLACES_KEPT = 256
 """Of batches in one buffer, whose pointers are kept."""

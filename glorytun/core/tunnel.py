@@ -46,7 +46,7 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
-SEND_MAX = 64
+SEND_MAX = 256
 """Packets in a batch given to `send`."""
 _EVEN = bytes(range(0, 256, 2))
 WAKE_INTERVAL = SECOND // 10
@@ -129,8 +129,8 @@ class Tunnel:
         No more than a path may send at once, and than arrive there first. Those that fit no path
         go together too: `send` drops them.
         """
-        size = packets.size + OVERHEAD
-        return self._paths.scheduler.burst(size=size, count=packets.count, now=now)
+        size, count = packets.size + OVERHEAD, min(packets.count, SEND_MAX)
+        return self._paths.scheduler.burst(size=size, count=count, now=now)
 
     def send(self, packets: Batch, now: int) -> list[Outgoing]:
         """Seal packets in place and say where they go.

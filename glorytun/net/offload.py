@@ -9,14 +9,14 @@ A super-packet has a `struct virtio_net_hdr` before it (linux/virtio_net.h).
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, append
 from glorytun.core.wire import OVERHEAD
 from glorytun.net.checksum import FULL, SWAP, Numbers, row_sums, sum_of
 
@@ -39,8 +39,11 @@ _FLAGS, _TCP_CHECKSUM, _UDP_CHECKSUM = 13, 16, 6
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 _ONLY_ACK, _ACK = 0x36, 0x10
 """Of SYN, RST, URG and ACK the last alone is set in what may be merged."""
-_WINDOW = 104
-"""Bytes of a row that are looked at: a header of IPv6 and the longest of TCP fit."""
+_START = 6
+"""Of rows in a buffer, so that 64-bit words behind the first two bytes are aligned."""
+_TANGLED, _RUN, _SHORT = 8, 4, 100
+"""So many rows are put in order by flow if they continue each other in runs shorter than this, on
+average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
 _INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
 
 _Bytes = npt.NDArray[np.uint8]
@@ -48,6 +51,8 @@ _Flags = npt.NDArray[np.bool_]
 Piece = bytes | bytearray | memoryview
 Pieces = list[Piece]
 """One packet with its vnet header, as writev(2) takes it."""
+Merged = tuple[int, Pieces]
+"""How many packets there are in one."""
 
 
 class Vnet(NamedTuple):
@@ -240,7 +245,7 @@ def _pseudo_sum(headers: bytearray | bytes, protocol: int, length: int) -> int:
 
 
 class _Kind(NamedTuple):
-    """What may be merged with each other has this in common, beside the bytes under a mask."""
+    """What rows have in common that may be merged with each other at all."""
 
     is_v6: bool
     is_udp: bool
@@ -248,225 +253,275 @@ class _Kind(NamedTuple):
     header: int
 
     @property
-    def mask(self) -> _Bytes:
-        return _mask(self)
+    def protocol(self) -> int:
+        return _PROTO_UDP if self.is_udp else _PROTO_TCP
+
+    @property
+    def checksum(self) -> int:
+        """Where the checksum of TCP or UDP is."""
+        return self.transport + (_UDP_CHECKSUM if self.is_udp else _TCP_CHECKSUM)
 
 
-@lru_cache(maxsize=64)
-def _mask(kind: _Kind) -> _Bytes:
-    """The bits of the headers that must be equal; what else may differ is looked at apart."""
-    mask = np.full(kind.header, 0xFF, np.uint8)
-    if kind.is_v6:
-        mask[4:6] = 0
-    else:
-        mask[2:6] = mask[10:12] = 0
-    at = kind.transport
-    if kind.is_udp:
-        mask[at + 4 : at + 8] = 0
-    else:
-        mask[at + 4 : at + 8] = mask[at + _TCP_CHECKSUM : at + _TCP_CHECKSUM + 2] = 0
-        mask[at + _FLAGS] = 0xFF ^ (_FIN | _PSH | _CWR)
-    return mask
-
-
-class _Rows:
-    """Rows of several batches of one buffer, numbered through."""
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self._batches = batches
-        self._buffer = buffer = batches[0].buffer
-        self._sums: Numbers | None = None
-        if len(batches) == 1:
-            batch = batches[0]
-            self.starts: Numbers = np.arange(batch.count) * batch.stride + batch.offset
-            self.sizes: Numbers = np.full(batch.count, batch.size)
-            self.sizes[-1] = batch.last
-        else:
-            self.starts = np.array([at for batch in batches for at in batch.starts()])
-            sizes = [batch.row_size(row) for batch in batches for row in range(batch.count)]
-            self.sizes = np.array(sizes)
-        shape = (len(buffer) - _WINDOW + 1, _WINDOW)
-        windows: _Bytes = np.ndarray(shape, np.uint8, buffer, 0, (1, 1))
-        self.headers = windows[self.starts]
-        """The first _WINDOW bytes of each; behind a shorter row something else."""
-
-    def view(self, row: int, start: int = 0) -> memoryview:
-        """A row, from its byte `start` on."""
-        at = int(self.starts[row])
-        return memoryview(self._buffer)[at + start : at + int(self.sizes[row])]
-
-    def sums(self) -> Numbers:
-        """The sum over each row."""
-        if self._sums is None:
-            parts = [part for batch in self._batches for part in _batch_sums(batch)]
-            sums = np.concatenate(parts) if len(parts) > 1 else parts[0]
-            self._sums = sums + _field(self.headers, 0, "<u2")
-        return self._sums
-
-
-def _batch_sums(batch: Batch) -> Iterator[Numbers]:
-    """The sum over each row but its first two bytes, in pieces."""
-    full = batch.count - (batch.last < batch.size)
-    if full > 1:
-        yield row_sums(batch.run(0, full))
-    rest = batch if full <= 1 else batch.run(full, 1) if full < batch.count else None
-    if rest is not None:
-        yield np.array([sum_of(row[2:]) for row in rest.rows()])
-
-
-def _field(headers: _Bytes, at: int, kind: str) -> Numbers:
-    """A number out of each header."""
-    size = int(kind[-1])
-    return headers[:, at : at + size].copy().view(kind).ravel().astype(np.int64)
-
-
-def merge(batches: Sequence[Batch], *, udp: bool) -> Iterator[Pieces]:
+def merge(batches: Sequence[Batch], *, udp: bool) -> Iterator[Merged]:
     """The rows as super-packets where they can be merged, else as they are.
 
     All batches lie in one buffer with SLACK behind the last row. The order of what belongs to one
     flow stays, whatever comes between. `udp` says whether UDP may be merged too.
     """
-    rows = _Rows(batches)
-    for flow in _flows(rows.headers):
-        yield from _merge_flow(rows, flow, udp=udp)
+    runs = [_runs(batch, udp=udp) for batch in batches]
+    if _are_tangled(batches, [len(ends) for _, ends in runs]):
+        batches = _untangle(batches)
+        runs = [_runs(batch, udp=udp) for batch in batches]
+    for batch, (kind, ends) in zip(batches, runs, strict=True):
+        first = 0
+        for end in ends:
+            if kind is None or end - first == 1:
+                for row in batch.run(first, end - first).rows():
+                    yield 1, [PLAIN, row]
+            else:
+                yield from _merge_run(batch.run(first, end - first), kind)
+            first = end
 
 
-def _flows(headers: _Bytes) -> Iterable[Numbers]:
-    """Which rows belong together, each flow in order."""
-    count = len(headers)
-    start, end = (8, 44) if headers[0, 0] >> 4 == 6 else (12, 24)
-    if (headers[:, start:end] == headers[0, start:end]).all():
-        return (_INDEX[:count] if count <= ROWS_MAX else np.arange(count),)
-    data = headers.tobytes()
-    flows: dict[bytes, list[int]] = {}
-    for row in range(count):
-        flows.setdefault(_flow_key(data, row * _WINDOW), []).append(row)
-    return [np.array(flow) for flow in flows.values()]
-
-
-def _flow_key(data: bytes, at: int) -> bytes:
-    """Addresses, and ports where there are any: fragments must not overtake each other."""
-    if data[at] == 0x45:
-        is_fragment = data[at + 6] & 0x3F or data[at + 7]
-        has_ports = data[at + 9] in (_PROTO_TCP, _PROTO_UDP) and not is_fragment
-        return data[at + 12 : at + (24 if has_ports else 20)]
-    if data[at] >> 4 == 6:
-        has_ports = data[at + 6] in (_PROTO_TCP, _PROTO_UDP)
-        return data[at + 8 : at + (44 if has_ports else 40)]
-    return data[at + 12 : at + 20]
-
-
-def _merge_flow(rows: _Rows, flow: Numbers, *, udp: bool) -> Iterator[Pieces]:
-    kind = _kind_of(rows.headers[flow[0]].tobytes()) if len(flow) > 1 else None
+def _runs(batch: Batch, *, udp: bool) -> tuple[_Kind | None, list[int]]:
+    """Where runs of rows end that continue each other; as what kind of packets they do."""
+    count = batch.count
+    kind = _kind_of(batch) if count > 1 else None
     if kind is None or (kind.is_udp and not udp):
-        ends = np.arange(1, len(flow))
-    else:
-        ends = np.flatnonzero(~_joins(rows, flow, kind)) + 1
-    first = 0
-    for end in [*ends.tolist(), len(flow)]:
-        if end - first == 1 or kind is None:
-            yield [PLAIN, rows.view(flow[first])]
-        else:
-            yield from _merge_run(rows, flow[first:end].tolist(), kind)
-        first = end
+        return None, list(range(1, count + 1))
+    ends: list[int] = np.flatnonzero(~_joins(batch, kind)).tolist()
+    return kind, [end + 1 for end in ends] + [count]
 
 
-def _kind_of(header: bytes) -> _Kind | None:
-    """What a row may be merged as, by its header."""
-    is_v6 = header[0] >> 4 == 6
+def _kind_of(batch: Batch) -> _Kind | None:
+    """The kind of all rows; None if it isn't one, or one that can't be merged."""
+    at, buffer = batch.offset, batch.buffer
+    first = buffer[at]
+    is_v6 = first >> 4 == 6
     if is_v6:
-        transport, protocol = _V6_HEADER, header[6]
-    elif header[0] == 0x45 and not (header[6] & 0xBF or header[7]):  # No options, no fragment.
-        transport, protocol = _V4_HEADER, header[9]
+        transport, protocol_at = _V6_HEADER, 6
+    elif first == 0x45 and not (buffer[at + 6] & 0xBF or buffer[at + 7]):
+        transport, protocol_at = _V4_HEADER, 9  # No options, and no fragment.
     else:
         return None
+    protocol = buffer[at + protocol_at]
+    same = [0, protocol_at]
     if protocol == _PROTO_UDP:
-        return _Kind(is_v6, True, transport, transport + _UDP_HEADER)
-    size = 4 * (header[transport + 12] >> 4)
-    if protocol != _PROTO_TCP or size < _TCP_HEADER:
-        return None
-    return _Kind(is_v6, False, transport, transport + size)
-
-
-def _joins(rows: _Rows, flow: Numbers, kind: _Kind) -> _Flags:
-    """Whether each row but the first continues the one before it."""
-    headers, sizes = rows.headers[flow], rows.sizes[flow]
-    common = headers[:, : kind.header]
-    joins: _Flags = np.logical_not(((common[1:] ^ common[:-1]) & kind.mask).any(axis=1))
-    # The kernel numbers segments, and gives each but the last the same size.
-    joins &= sizes[1:] <= sizes[:-1]
-    joins[1:] &= ~(joins[:-1] & (sizes[1:-1] < sizes[:-2]))
-    if not kind.is_v6:
-        joins &= (np.diff(_field(headers, 4, ">u2")) & 0xFFFF) == 1
-    good = sizes > kind.header
-    length = _field(headers, 4 if kind.is_v6 else 2, ">u2")
-    good &= length == (sizes - _V6_HEADER if kind.is_v6 else sizes)
-    if kind.is_udp:
-        good &= _field(headers, kind.transport + 4, ">u2") == sizes - kind.transport
+        kind = _Kind(is_v6, True, transport, transport + _UDP_HEADER)
+    elif protocol == _PROTO_TCP:
+        words = buffer[at + transport + 12] >> 4
+        kind = _Kind(is_v6, False, transport, transport + max(4 * words, _TCP_HEADER))
+        same.append(transport + 12)
     else:
-        numbers = _field(headers, kind.transport + 4, ">u4")
-        joins &= (np.diff(numbers) & 0xFFFFFFFF) == sizes[:-1] - kind.header
-        flags = headers[:, kind.transport + _FLAGS]
-        good &= (flags & _ONLY_ACK) == _ACK
-        joins &= (flags[:-1] & (_FIN | _PSH)) == 0
-        joins &= (flags[1:] & _CWR) == 0
-    if (joins & good[1:]).any():
-        good &= _are_checksums_right(headers, rows.sums()[flow], sizes, kind)
-    joins &= good[1:] & good[:-1]
+        return None
+    if batch.size <= kind.header:
+        return None
+    end = at + batch.count * batch.stride
+    for place in same:
+        column = buffer[at + place : end : batch.stride]
+        if column.count(buffer[at + place]) != batch.count:
+            return None
+    return kind
+
+
+@lru_cache(maxsize=64)
+def _mask(kind: _Kind) -> npt.NDArray[np.uint64]:
+    """The bits of the headers that must be equal; what else may differ is looked at apart."""
+    mask = np.zeros(-(-kind.header // 8) * 8, np.uint8)
+    mask[: kind.header] = 0xFF
+    if kind.is_v6:
+        mask[4:6] = 0
+    else:
+        mask[2:6] = mask[10:12] = 0
+    at = kind.transport
+    mask[kind.checksum : kind.checksum + 2] = 0
+    if kind.is_udp:
+        mask[at + 4 : at + 6] = 0
+    else:
+        mask[at + 4 : at + 8] = 0
+        mask[at + _FLAGS] = 0xFF ^ (_FIN | _PSH | _CWR)
+    return mask.view("<u8")
+
+
+def _joins(batch: Batch, kind: _Kind) -> _Flags:
+    """Whether each row but the first continues the one before it."""
+    mask = _mask(kind)
+    words: npt.NDArray[np.uint64] = np.empty((batch.count, len(mask)), "<u8")
+    shape, strides = (batch.count, 8 * len(mask)), (batch.stride, 1)
+    words.view(np.uint8)[:] = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
+    joins: _Flags = np.logical_not(((words[1:] ^ words[:-1]) & mask).any(axis=1))
+    good: _Flags = _field(batch, 4 if kind.is_v6 else 2, ">u2") == (
+        batch.size - _V6_HEADER if kind.is_v6 else batch.size
+    )
+    if not kind.is_v6:
+        joins &= _steps(_field(batch, 4, ">u2")) == 1
+    if kind.is_udp:
+        good &= _field(batch, kind.transport + 4, ">u2") == batch.size - kind.transport
+    else:
+        numbers = _steps(_field(batch, kind.transport + 4, ">u4"))
+        joins &= numbers == batch.size - kind.header
+        _look_at_flags(_field(batch, kind.transport + _FLAGS, "u1"), joins, good)
+    full = batch.count - (batch.last < batch.size)
+    if joins.any():
+        rows = batch.run(0, full)
+        good[:full] &= _are_checksums_right(rows, kind, words[:full].view("<u2"))
+    if full < batch.count:
+        good[-1] = _is_good(batch.run(full, 1), kind)
+    joins &= good[1:]
+    joins &= good[:-1]
     return joins
 
 
-def _are_checksums_right(headers: _Bytes, sums: Numbers, sizes: Numbers, kind: _Kind) -> _Flags:
-    """Whether the checksums are right, and those that the kernel would write again."""
-    at = kind.transport
-    ip = np.add.reduce(headers[:, :at].copy().view("<u2"), axis=1, dtype=np.int64)
-    protocol = _PROTO_UDP if kind.is_udp else _PROTO_TCP
-    pseudo = _pseudo_sum(headers[0].tobytes(), protocol, 0)
-    good: _Flags = (sums - ip + pseudo + SWAP * (sizes - at)) % FULL == 0
-    checksums = _field(headers, at + (_UDP_CHECKSUM if kind.is_udp else _TCP_CHECKSUM), "<u2")
+def _field(batch: Batch, at: int, kind: str) -> npt.NDArray[Any]:
+    """A number in each row."""
+    return np.ndarray((batch.count,), kind, batch.buffer, batch.offset + at, (batch.stride,))
+
+
+def _steps(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """From each to the next, modulo their size."""
+    steps: npt.NDArray[Any] = numbers[1:] - numbers[:-1]
+    return steps
+
+
+def _look_at_flags(flags: _Bytes, joins: _Flags, good: _Flags) -> None:
+    if (flags == _ACK).all():
+        return
+    good &= (flags & _ONLY_ACK) == _ACK
+    joins &= (flags[:-1] & (_FIN | _PSH)) == 0
+    joins &= (flags[1:] & _CWR) == 0
+
+
+def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint16]) -> _Flags:
+    """Whether the checksums of all rows are right, and those that the kernel would write again.
+
+    `halves` are the words of the headers. From the sum over a row the words before the addresses
+    are taken off; what remains is TCP or UDP and the addresses of its pseudo-header.
+    """
+    start = 4 if kind.is_v6 else 6
+    before = np.add.reduce(halves[:, :start], axis=1, dtype=np.int64)
+    rest = SWAP * (kind.protocol + batch.size - kind.transport)
+    sums = row_sums(batch)
+    sums += halves[:, 0]
+    sums -= before
+    sums += rest
+    good: _Flags = sums % FULL == 0
+    checksums = _field(batch, kind.checksum, "<u2")
     # Of the two ways to write zero, UDP has the one and TCP the other.
     good &= checksums != (0 if kind.is_udp else FULL)
     if not kind.is_v6:
-        good &= (ip % FULL == 0) & (_field(headers, 10, "<u2") != FULL)
+        before += np.add.reduce(halves[:, start:10], axis=1, dtype=np.int64)
+        good &= before % FULL == 0
+        good &= _field(batch, 10, "<u2") != FULL
     return good
 
 
-def _merge_run(rows: _Rows, run: list[int], kind: _Kind) -> Iterator[Pieces]:
+def _is_good(row: Batch, kind: _Kind) -> bool:
+    """Whether a row by itself, which has the flags of others, may be merged with them."""
+    if row.size <= kind.header:
+        return False
+    data = next(row.rows())
+    length = int.from_bytes(data[4:6] if kind.is_v6 else data[2:4], "big")
+    if length != (row.size - _V6_HEADER if kind.is_v6 else row.size):
+        return False
+    size = row.size - kind.transport
+    if kind.is_udp and int.from_bytes(data[kind.transport + 4 :][:2], "big") != size:
+        return False
+    if not kind.is_udp and data[kind.transport + _FLAGS] & _ONLY_ACK != _ACK:
+        return False
+    words = np.frombuffer(bytes(data[: kind.transport]), "<u2").reshape(1, -1)
+    return bool(_are_checksums_right(row, kind, words)[0])
+
+
+def _merge_run(rows: Batch, kind: _Kind) -> Iterator[Merged]:
     """Rows that continue each other, as few packets."""
-    payload = int(rows.sizes[run[0]]) - kind.header
+    payload = rows.size - kind.header
     most = min(ROWS_MAX, (PACKET_MAX - kind.header) // payload)
-    for first in range(0, len(run), most):
-        part = run[first : first + most]
-        if len(part) == 1:
-            yield [PLAIN, rows.view(part[0])]
+    for first in range(0, rows.count, most):
+        part = rows.run(first, min(most, rows.count - first))
+        if part.count == 1:
+            yield 1, [PLAIN, next(part.rows())]
             continue
-        pieces: Pieces = [b""]
-        pieces += [rows.view(row, kind.header) for row in part]
-        size = kind.header + payload * (len(part) - 1) + len(pieces[-1])
-        flags = int(rows.headers[part[-1], kind.transport + _FLAGS])
-        pieces[0] = _header(rows.headers[part[0]].tobytes(), kind, payload, size, flags)
-        yield pieces
+        full = part.count - (part.last < part.size)
+        at, shape = part.offset + kind.header, (full, payload)
+        payloads: _Bytes = np.ndarray(shape, np.uint8, part.buffer, at, (part.stride, 1))
+        pieces: Pieces = [b"", payloads.tobytes()]
+        size = full * payload
+        if full < part.count:
+            pieces.append(next(part.run(full, 1).rows())[kind.header :])
+            size += part.last - kind.header
+        pieces[0] = _header(part, kind, size)
+        yield part.count, pieces
 
 
-def _header(first: bytes, kind: _Kind, payload: int, size: int, flags: int) -> bytearray:
-    """The headers of a super-packet of `size` bytes; `flags` are those of its last segment."""
-    headers = bytearray(first[: kind.header])
-    at, length = kind.transport, size - kind.transport
+def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
+    """The headers of the super-packet that rows with so many bytes of payload in all become."""
+    buffer, start, at = rows.buffer, rows.offset, kind.transport
+    headers = buffer[start : start + kind.header]
+    size, length = kind.header + payload, kind.header + payload - at
     ecn = 0
     if kind.is_udp:
-        type_, checksum, protocol = _UDP, at + _UDP_CHECKSUM, _PROTO_UDP
+        type_ = _UDP
         headers[at + 4 : at + 6] = length.to_bytes(2, "big")
     else:
-        type_, checksum, protocol = _TCP6 if kind.is_v6 else _TCP4, at + _TCP_CHECKSUM, _PROTO_TCP
+        type_ = _TCP6 if kind.is_v6 else _TCP4
         ecn = _ECN if headers[at + _FLAGS] & _CWR else 0
-        headers[at + _FLAGS] |= flags & (_FIN | _PSH)
+        last = start + (rows.count - 1) * rows.stride
+        headers[at + _FLAGS] |= buffer[last + at + _FLAGS] & (_FIN | _PSH)
     if kind.is_v6:
         headers[4:6] = (size - _V6_HEADER).to_bytes(2, "big")
     else:
         headers[2:4] = size.to_bytes(2, "big")
         headers[10:12] = b"\0\0"
         headers[10:12] = (-sum_of(headers[:at]) % FULL).to_bytes(2, "little")
-    pseudo = _pseudo_sum(headers, protocol, length) % FULL
-    headers[checksum : checksum + 2] = pseudo.to_bytes(2, "little")
-    vnet = _VNET.pack(_NEEDS_CSUM, type_ | ecn, kind.header, payload, at, checksum - at)
-    return bytearray(vnet) + headers
+    pseudo = _pseudo_sum(headers, kind.protocol, length) % FULL
+    headers[kind.checksum : kind.checksum + 2] = pseudo.to_bytes(2, "little")
+    segment = rows.size - kind.header
+    where = kind.checksum - at
+    return (
+        bytearray(_VNET.pack(_NEEDS_CSUM, type_ | ecn, kind.header, segment, at, where)) + headers
+    )
+
+
+def _are_tangled(batches: Sequence[Batch], runs: list[int]) -> bool:
+    """Whether what isn't too short to be merged has short runs, `runs` of them in each batch."""
+    worth = [
+        (batch.count, count)
+        for batch, count in zip(batches, runs, strict=True)
+        if batch.size > _SHORT
+    ]
+    rows = sum(count for count, _ in worth)
+    return rows >= _TANGLED and sum(count for _, count in worth) > rows // _RUN
+
+
+def _untangle(batches: Sequence[Batch]) -> list[Batch]:
+    """The same rows in a buffer of their own, those of one flow behind each other."""
+    flows: dict[bytes, list[tuple[int, int]]] = {}
+    for batch in batches:
+        for index, start in enumerate(batch.starts()):
+            key = _flow_key(batch.buffer, start)
+            flows.setdefault(key, []).append((start, batch.row_size(index)))
+    sizes = [size for flow in flows.values() for _, size in flow]
+    stride = -(-max(sizes) // 8) * 8
+    view = memoryview(batches[0].buffer)
+    into = bytearray(len(sizes) * stride + SLACK)
+    untangled: list[Batch] = []
+    at = _START
+    for flow in flows.values():
+        together: list[Batch] = []
+        for start, size in flow:
+            into[at : at + size] = view[start : start + size]
+            at = append(together, Batch(into, at, stride, 1, size, size))
+        untangled += together
+    return untangled
+
+
+def _flow_key(data: bytearray, at: int) -> bytes:
+    """Addresses, and ports where there are any: fragments must not overtake each other."""
+    if data[at] == 0x45:
+        is_fragment = data[at + 6] & 0x3F or data[at + 7]
+        has_ports = data[at + 9] in (_PROTO_TCP, _PROTO_UDP) and not is_fragment
+        return bytes(data[at + 12 : at + (24 if has_ports else 20)])
+    if data[at] >> 4 == 6:
+        has_ports = data[at + 6] in (_PROTO_TCP, _PROTO_UDP)
+        return bytes(data[at + 8 : at + (44 if has_ports else 40)])
+    return bytes(data[at + 12 : at + 20])

@@ -16,7 +16,7 @@ from glorytun.net.loop import Loop
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 
-TURNS = 4
+TURNS = 2
 """Times that all that waits at one end is taken before the other end has its turn."""
 
 

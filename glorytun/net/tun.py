@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import Batch, Buffer, append_row
+from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
 from glorytun.net.checksum import fill_in
@@ -62,8 +62,12 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
+_READS = 64
+"""Packets read in one go, ..."""
 _ROWS_SIZE = 3 * _PACKET_MAX
-"""Room for a super-packet in rows, or for as many small packets as are waiting."""
+"""... as long as their rows take no more bytes than this."""
+_ROW_MAX = 200
+"""More than the headers of a row, and what is between it and the next, take."""
 _V4_HEADER = 20
 _V6_HEADER = 40
 
@@ -89,7 +93,11 @@ class Tun:
         """What was read, behind its vnet header."""
         start = 0 if self._has_vnet else VNET_SIZE
         self._into = [memoryview(self._read)[start : VNET_SIZE + _PACKET_MAX]]
-        self._buffer = Buffer(_ROWS_SIZE + SLACK)
+        self._buffer = Buffer(_ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX + SLACK)
+        self._size = 0
+        """Of what was read, if it is no super-packet, ..."""
+        self._vnet: Vnet | None = None
+        """... and what came with it."""
         self._super: SuperPacket | None = None
         """What was read and is not split to its end yet."""
         self._split = 0
@@ -166,52 +174,57 @@ class Tun:
             self.read()
 
     def read(self) -> list[Batch]:
-        """The next packets: those of one super-packet, or the small ones that are waiting.
+        """The packets that are waiting, as many as there is room for.
 
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
         """
-        if self._super is not None:
-            return [self._next_rows(self._super)]
         batches: list[Batch] = []
         at = HEADROOM
-        self.is_drained = False
-        for _ in range(ROWS_MAX):
-            size = self._read_one()
-            if size < 0:
-                self.is_drained = True
+        for _ in range(_READS):
+            self.is_drained = self._super is None and not self._read_one()
+            if self.is_drained:
                 break
-            vnet = Vnet.pull(self._read) if self._has_vnet else None
-            if vnet is not None and vnet.kind:
-                self._super, self._split = SuperPacket.parse(self._read, size, vnet), 0
-                self.skipped += self._super is None
+            if self._super is not None:
+                at = append(batches, self._next_rows(self._super, at))
+            elif self._size:
+                at = self._take(batches, at)
+            if at > _ROWS_SIZE:
                 break
-            end = at + size
-            self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + size]
-            if vnet is not None and vnet.needs_checksum:
-                fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
-            at = append_row(batches, self._buffer, at, size, gap=OVERHEAD)
-            if at > _ROWS_SIZE - _PACKET_MAX:
-                break
-        if not batches and self._super is not None:
-            return [self._next_rows(self._super)]
         return batches
 
-    def _read_one(self) -> int:
-        """Bytes of the packet that is in `_read` then; -1: there was none."""
+    def _read_one(self) -> bool:
+        """Read a packet: a super-packet into `_super`, another of `_size` bytes."""
         try:
             size = os.readv(self._descriptor, self._into)
         except BlockingIOError:
-            return -1
+            return False
         except OSError as error:
             raise DeviceError(
                 f"{self.name} can't be read any more: {_reason(error)}",
                 hint="was it deleted? start again",
             ) from error
-        return size - VNET_SIZE if self._has_vnet else size
+        self._vnet = None
+        if self._has_vnet:
+            size -= VNET_SIZE
+            self._vnet = Vnet.pull(self._read)
+            if self._vnet.kind:
+                self._super, self._split = SuperPacket.parse(self._read, size, self._vnet), 0
+                self.skipped += self._super is None
+                size = 0
+        self._size = size
+        return True
 
-    def _next_rows(self, packet: SuperPacket) -> Batch:
-        rows = split(packet, first=self._split, into=self._buffer, offset=HEADROOM)
+    def _take(self, batches: list[Batch], at: int) -> int:
+        """Put the packet that was read into its row at `at`; where the next one goes."""
+        end, vnet = at + self._size, self._vnet
+        self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
+        if vnet is not None and vnet.needs_checksum:
+            fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
+        return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
+
+    def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
+        rows = split(packet, first=self._split, into=self._buffer, offset=at)
         self._split += rows.count
         if self._split == packet.segments:
             self._super = None
@@ -224,11 +237,11 @@ class Tun:
         refuses (the device is down or was deleted, no memory) as `dropped`.
         """
         if self.offloads and _is_worth_merging(batches):
-            for pieces in merge(batches, udp=Offload.TUN_UDP in self.offloads):
-                if pieces[0] is PLAIN:
+            for count, pieces in merge(batches, udp=Offload.TUN_UDP in self.offloads):
+                if count == 1:
                     self._write_one(pieces[1])
                 else:
-                    self._write(pieces, len(pieces) - 1)
+                    self._write(pieces, count)
             return
         for batch in batches:
             for row in batch.rows():

@@ -11,7 +11,7 @@ import struct
 from contextlib import suppress
 
 from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
-from glorytun.core.batch import Batch, Buffer, append_row
+from glorytun.core.batch import Batch, Buffer, append
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
 
@@ -191,13 +191,10 @@ class UdpSocket:
             if received and received[-1][1] != path:
                 batches = []
             known = len(batches)
-            if 0 < segment < size:
-                count = -(-size // segment)
-                last = size - (count - 1) * segment
-                batches.append(Batch(self._buffer, at, segment, count, segment, last))
-                at += size
-            else:
-                at = append_row(batches, self._buffer, at, size, gap=0)
+            segment = min(segment or size, size)
+            count = -(-size // segment) if size else 1
+            last = size - (count - 1) * segment
+            at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
             if len(batches) > known:
                 received.append((batches[-1], path))
         return received
