@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import nacl.bindings
 import nacl.exceptions
 import numpy as np
+import numpy.typing as npt
 
 from glorytun.core.batch import Batch, Buffer
 from glorytun.core.settings import CipherChoice
@@ -157,7 +158,16 @@ class _Compiled:
     `sealing` and `opening` make the arguments of these calls, a column for each parameter.
     """
 
-    __slots__ = ("_decrypt", "_encrypt", "_ffi", "_nonces", "_opening", "_sealing", "_times")
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_ffi",
+        "_first",
+        "_nonces",
+        "_opening",
+        "_sealing",
+        "_times",
+    )
 
     def __init__(
         self,
@@ -177,13 +187,19 @@ class _Compiled:
 
     def _make_nonces(self, count: int) -> None:
         """Room for the times of so many rows, each with the zeros that make it a nonce."""
-        self._times = np.zeros((count, _NONCE_MAX), np.uint8)
+        nonces = Buffer(count * _NONCE_MAX)
+        self._times: npt.NDArray[np.uint8] = np.ndarray((count, _NONCE_MAX), np.uint8, nonces)
+        self._first = memoryview(nonces)[:TIME_SIZE]
         start = self._times.ctypes.data
         self._nonces = [self._ffi.cast("void *", start + _NONCE_MAX * row) for row in range(count)]
 
     def _take_times(self, datagrams: Batch) -> list[Any]:
         """The nonces of all rows; each begins with the time, so that it is the data too."""
         count = datagrams.count
+        if count == 1:
+            at = datagrams.offset
+            self._first[:] = datagrams.buffer[at : at + TIME_SIZE]
+            return self._nonces
         if count > len(self._nonces):
             self._make_nonces(count)
         self._times[:count, :TIME_SIZE] = np.ndarray(

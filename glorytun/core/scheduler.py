@@ -60,13 +60,12 @@ class Scheduler:
                 best, best_at = path, at
         return best
 
-    def burst(self, *, size: int, count: int, now: int) -> int:
+    def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
         """How many of `count` datagrams of up to `size` bytes leave together on the path picked.
 
         As many as it may send at once, at least one, and as arrive there first.
         """
-        path = self.pick(size=size, now=now)
-        if path is None or path.shaper.rate >= RATE_UNLIMITED:
+        if path.shaper.rate >= RATE_UNLIMITED:
             return count
         cost = max(1, path.duration(size))
         most = path.shaper.credit(now) // cost

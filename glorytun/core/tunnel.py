@@ -3,7 +3,8 @@
 The driver calls
 
 - `receive(datagrams, path, now)` with what the socket gave, and writes the packets it returns,
-- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come,
+- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come, and again
+  with what it left,
 - `on_timeout(now)` when `next_timeout()` has come,
 
 and after each of them sends what `next_datagrams()` and handles what `next_events()` gives.
@@ -123,34 +124,35 @@ class Tunnel:
 
     # Data.
 
-    def send_count(self, packets: Batch, now: int) -> int:
-        """How many of the first packets to give to `send` now, once `next_send_at` has come.
-
-        No more than a path may send at once, and than arrive there first. Those that fit no path
-        go together too: `send` drops them.
-        """
-        size, count = packets.size + OVERHEAD, min(packets.count, SEND_MAX)
-        return self._paths.scheduler.burst(size=size, count=count, now=now)
-
-    def send(self, packets: Batch, now: int) -> list[Outgoing]:
-        """Seal packets in place and say where they go.
+    def send(self, packets: Batch, now: int) -> Outgoing | None:
+        """Seal the first packets in place, as many as may leave together, and say where they go.
 
         Each row has `TIME_SIZE` bytes before and `TAG_SIZE` bytes after it that are ours to fill.
-        Packets are dropped when `next_send_at` has not come, or when they fit no path.
+        The rest of them is for another call, when `next_send_at` has come again. None: all packets
+        were dropped, since they fit no path, or it had not come.
         """
         session = self._exchange.sending
-        path = self._paths.scheduler.pick(size=packets.size + OVERHEAD, now=now)
-        datagrams = session.seal(packets, now) if session and path else None
-        if path is None or datagrams is None:
+        size = packets.size + OVERHEAD
+        path = self._paths.scheduler.pick(size=size, now=now)
+        if session is None or path is None:
             self._unsent_total += packets.count
-            return []
-        path.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
-        self._sent_total += packets.count
-        self._sent_bytes += packets.total()
+            return None
+        if packets.count > 1:
+            count = min(packets.count, SEND_MAX)
+            count = self._paths.scheduler.burst(path, size=size, count=count, now=now)
+            packets = packets.run(0, count)
+        datagrams = session.seal(packets, now)
+        if datagrams is None:
+            self._unsent_total += packets.count
+            return None
+        total = datagrams.total()
+        path.count_sent(size=total, count=datagrams.count, now=now)
+        self._sent_total += datagrams.count
+        self._sent_bytes += total - datagrams.count * OVERHEAD
         if not self._client and self._is_idle(now):
             self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
-        return [Outgoing(path.id, datagrams)]
+        return Outgoing(path.id, datagrams)
 
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
@@ -231,7 +233,8 @@ class Tunnel:
         good = [False] * datagrams.count
         if sessions:
             good = sessions[0].rx.open(datagrams, self._plain)
-            if all(good) and self._accept_all(sessions[0], datagrams, now):
+            many = datagrams.count > 1
+            if many and all(good) and self._accept_all(sessions[0], datagrams, now):
                 return good
         at = datagrams.offset
         for index, is_open in enumerate(good):

@@ -104,16 +104,18 @@ class Pump:
                 return
 
     def _send_held(self, now: int) -> None:
-        """Send what was read, as far as paths have credit."""
+        """Send what was read, now that a path has credit, as far as that goes."""
         held = self._held
-        while held and not self._set_paused(now):
+        while held:
             packets = held.popleft()
-            count = self._tunnel.send_count(packets, now)
-            if count < packets.count:
-                held.appendleft(packets.run(count, packets.count - count))
-                packets = packets.run(0, count)
-            for path, datagrams in self._tunnel.send(packets, now):
-                self._send(path, datagrams)
+            sent = self._tunnel.send(packets, now)
+            if sent is not None:
+                rest = packets.count - sent.datagrams.count
+                if rest:
+                    held.appendleft(packets.run(sent.datagrams.count, rest))
+                self._send(*sent)
+            if held and self._set_paused(now):
+                return
 
     def _set_paused(self, now: int) -> bool:
         """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""

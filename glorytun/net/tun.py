@@ -87,6 +87,8 @@ class Tun:
         self.offloads = offloads or frozenset()
         self.is_drained = True
         """Whether the last `read` took all there was."""
+        self._come_alone = True
+        """Whether the next one is to be passed on before anybody looks for another."""
         self._descriptor = descriptor
         self._has_vnet = offloads is not None
         self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
@@ -174,14 +176,17 @@ class Tun:
             self.read()
 
     def read(self) -> list[Batch]:
-        """The packets that are waiting, as many as there is room for.
+        """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
+        The first of those that come one by one is returned by itself, without a look for more.
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
         at = HEADROOM
-        for _ in range(_READS):
+        most, reads = 1 if self._come_alone else _READS, 0
+        while reads < most and at <= _ROWS_SIZE:
+            reads += 1
             self.is_drained = self._super is None and not self._read_one()
             if self.is_drained:
                 break
@@ -189,8 +194,7 @@ class Tun:
                 at = append(batches, self._next_rows(self._super, at))
             elif self._size:
                 at = self._take(batches, at)
-            if at > _ROWS_SIZE:
-                break
+        self._come_alone = self.is_drained and reads <= 2
         return batches
 
     def _read_one(self) -> bool:

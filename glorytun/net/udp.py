@@ -81,6 +81,8 @@ class UdpSocket:
         """Those in use."""
         self.is_drained = True
         """Whether the last `receive` took all there was."""
+        self._come_alone = True
+        """Whether the next one is to be passed on before anybody looks for another."""
         self._buffer = Buffer(_ROWS_SIZE + _SLACK)
         self._view = memoryview(self._buffer)
         self._received: dict[tuple[object, bytes], PathId] = {}
@@ -162,8 +164,9 @@ class UdpSocket:
         return self._socket.fileno()
 
     def receive(self) -> list[tuple[Batch, PathId]]:
-        """The datagrams that are waiting, each batch with the path it came on.
+        """The datagrams that are waiting, each batch with the path it came on; see `is_drained`.
 
+        The first of those that come one by one is returned by itself, without a look for more.
         The path's local address is the one the datagrams were sent to. The rows lie in one buffer
         and are valid until the next call. Raises SocketError when the socket is of no use any more.
         """
@@ -172,9 +175,9 @@ class UdpSocket:
         """Those of the last path."""
         at = 0
         self.is_drained = False
-        for _ in range(_RECEIVED_MAX):
-            if at > _ROWS_SIZE - _DATAGRAM_MAX:
-                break
+        most, calls = 1 if self._come_alone else _RECEIVED_MAX, 0
+        while calls < most and at <= _ROWS_SIZE - _DATAGRAM_MAX:
+            calls += 1
             into = (self._view[at : at + _DATAGRAM_MAX],)
             try:
                 size, ancillary, _, source = self._socket.recvmsg_into(into, _ANCILLARY_SPACE)
@@ -197,6 +200,7 @@ class UdpSocket:
             at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
             if len(batches) > known:
                 received.append((batches[-1], path))
+        self._come_alone = self.is_drained and calls <= 2
         return received
 
     def send(self, path: PathId, batch: Batch) -> int:
@@ -230,6 +234,9 @@ class UdpSocket:
         return rows_failure
 
     def _send_rows(self, batch: Batch, ancillary: _Ancillary, destination: _SocketAddress) -> int:
+        if batch.count == 1:
+            data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.size]
+            return self._send_one(data, ancillary, destination)
         failure = 0
         for row in batch.rows():
             failure = self._send_one(row, ancillary, destination) or failure
