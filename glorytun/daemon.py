@@ -358,6 +358,7 @@ class Daemon:
                 self._send_failures.pop(path, None)
 
     def _set_mtu(self, mtu: int) -> None:
+        self._tun.mtu = mtu
         try:
             links.set_mtu(self._tun.name, mtu)
         except DeviceError as error:

@@ -51,8 +51,8 @@ _Flags = npt.NDArray[np.bool_]
 Piece = bytes | bytearray | memoryview
 Pieces = list[Piece]
 """One packet with its vnet header, as writev(2) takes it."""
-Merged = tuple[int, Pieces]
-"""How many packets there are in one."""
+Merged = tuple[int, Pieces | memoryview]
+"""How many packets there are in one; a row by itself, which needs no header."""
 
 
 class Vnet(NamedTuple):
@@ -277,7 +277,7 @@ def merge(batches: Sequence[Batch], *, udp: bool) -> Iterator[Merged]:
         for end in ends:
             if kind is None or end - first == 1:
                 for row in batch.run(first, end - first).rows():
-                    yield 1, [PLAIN, row]
+                    yield 1, row
             else:
                 yield from _merge_run(batch.run(first, end - first), kind)
             first = end
@@ -439,7 +439,7 @@ def _merge_run(rows: Batch, kind: _Kind) -> Iterator[Merged]:
     for first in range(0, rows.count, most):
         part = rows.run(first, min(most, rows.count - first))
         if part.count == 1:
-            yield 1, [PLAIN, next(part.rows())]
+            yield 1, next(part.rows())
             continue
         full = part.count - (part.last < part.size)
         at, shape = part.offset + kind.header, (full, payload)

@@ -13,6 +13,7 @@ from glorytun.core.batch import Batch
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
+from glorytun.net.toobig import too_big
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 
@@ -114,8 +115,18 @@ class Pump:
                 if rest:
                     held.appendleft(packets.run(sent.datagrams.count, rest))
                 self._send(*sent)
+            else:
+                self._answer_too_big(packets)
             if held and self._set_paused(now):
                 return
+
+    def _answer_too_big(self, packets: Batch) -> None:
+        """Tell the sender of packets that were dropped what fits, if that is why."""
+        mtu = self._tunnel.mtu
+        if packets.size > mtu > 0:
+            answer = too_big(bytes(next(packets.rows())), mtu)
+            if answer is not None:
+                self._tun.write([Batch.of(answer)])
 
     def _set_paused(self, now: int) -> bool:
         """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""

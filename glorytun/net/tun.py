@@ -25,13 +25,13 @@ from glorytun.net.offload import (
     ROWS_MAX,
     SLACK,
     VNET_SIZE,
-    Piece,
     Pieces,
     SuperPacket,
     Vnet,
     merge,
     split,
 )
+from glorytun.net.toobig import clamp_mss
 
 HEADROOM = TIME_SIZE
 """Bytes free before a packet that was read, for the time field."""
@@ -68,6 +68,11 @@ _ROWS_SIZE = 3 * _PACKET_MAX
 """... as long as their rows take no more bytes than this."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
+_TRIES, _TRY_INTERVAL = 25, 20
+"""A device in use is asked for again, every so many ms: the last process may be about to end, and
+systemd to drop what it kept for it."""
+_SYN_MAX = 200
+"""More than a SYN without data takes."""
 _V4_HEADER = 20
 _V6_HEADER = 40
 
@@ -84,6 +89,8 @@ class Tun:
         """Rows given to `write` that are no IP packet, and super-packets of unknown kinds."""
         self.dropped = 0
         """Packets that the kernel didn't take."""
+        self.mtu = 0
+        """Of the tunnel, for which what TCP announces is corrected; 0: not known yet."""
         self.offloads = offloads or frozenset()
         self.is_drained = True
         """Whether the last `read` took all there was."""
@@ -225,6 +232,8 @@ class Tun:
         self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
         if vnet is not None and vnet.needs_checksum:
             fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
+        if self._size < _SYN_MAX and self.mtu:
+            clamp_mss(memoryview(self._buffer)[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
     def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
@@ -242,8 +251,8 @@ class Tun:
         """
         if self.offloads and _is_worth_merging(batches):
             for count, pieces in merge(batches, udp=Offload.TUN_UDP in self.offloads):
-                if count == 1:
-                    self._write_one(pieces[1])
+                if isinstance(pieces, memoryview):
+                    self._write_one(pieces)
                 else:
                     self._write(pieces, count)
             return
@@ -251,10 +260,12 @@ class Tun:
             for row in batch.rows():
                 self._write_one(row)
 
-    def _write_one(self, row: Piece) -> None:
+    def _write_one(self, row: memoryview) -> None:
         if not _is_packet(row):
             self.skipped += 1
             return
+        if len(row) < _SYN_MAX and self.mtu:
+            clamp_mss(row, self.mtu)
         self._write([PLAIN, row] if self._has_vnet else [row], 1)
 
     def _write(self, pieces: Pieces, count: int) -> None:
@@ -272,7 +283,12 @@ class Tun:
             raise DeviceError(f"{self.name} can't be made {word}: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Detach; the device goes away unless it is persistent."""
+        """Detach; the device goes away unless it is persistent.
+
+        Then it has no offloads, which who opens it next may not know of.
+        """
+        if self.offloads:
+            _set_offloads(self._descriptor, frozenset())
         os.close(self._descriptor)
 
 
@@ -284,7 +300,7 @@ def _is_worth_merging(batches: Sequence[Batch]) -> bool:
     return last.offset + last.count * last.stride + SLACK <= len(last.buffer)
 
 
-def _is_packet(row: Piece) -> bool:
+def _is_packet(row: memoryview) -> bool:
     """Whether it is IPv4 or IPv6 and holds what its length field says (RFC 791, RFC 8200)."""
     size = len(row)
     if size < _V4_HEADER:
@@ -325,11 +341,14 @@ def _attach(descriptor: int, name: str | None, flags: int) -> str:
     """The name of the device that the descriptor then stands for."""
     # An empty name means tun%d to the kernel.
     request = _IFREQ.pack((name or "").encode(), flags)
-    try:
-        answer = fcntl.ioctl(descriptor, _TUNSETIFF, request)
-    except OSError as error:
-        raise _attach_error(error, name) from error
-    return _name(_IFREQ.unpack(answer)[0])
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return _name(_IFREQ.unpack(fcntl.ioctl(descriptor, _TUNSETIFF, request))[0])
+        except OSError as error:
+            if error.errno != errno.EBUSY or not tries_left:
+                raise _attach_error(error, name) from error
+        select.poll().poll(_TRY_INTERVAL)
+    raise AssertionError
 
 
 def _name(field: bytes) -> str:
