@@ -79,6 +79,11 @@ class Batch:
 
 def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, gap: int) -> int:
     """`append` a row of `size` bytes at `at`, with `gap` bytes between it and the next."""
+    if batches:
+        last = batches[-1]  # Mostly it just continues.
+        if size == last.size == last.last and last.offset + last.count * last.stride == at:
+            last.count += 1
+            return at + last.stride
     return append(batches, Batch(buffer, at, size + gap, 1, size, size))
 
 

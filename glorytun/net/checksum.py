@@ -23,29 +23,18 @@ def sum_of(data: bytes | bytearray | memoryview) -> int:
 
 
 def row_sums(rows: Batch) -> Numbers:
-    """The sum over each row but its first two bytes; up to 7 bytes behind the last row are read.
+    """The sum over each row but its first two bytes. The last row counts as long as the others.
 
-    The last row counts as long as the others.
-
-    Words of 64 bits begin behind the first two, where the rows of full datagrams are aligned. Only
-    their upper halves are added apart: from the sum of all, which wraps, that of the lower ones
-    follows.
+    Behind those, rows of full datagrams are aligned.
     """
     at, size = rows.offset + 2, rows.size - 2
-    words, rest = divmod(size, 8)
     buffer, count, stride = rows.buffer, rows.count, rows.stride
-    wide: npt.NDArray[np.uint64] = np.ndarray((count, words), "<u8", buffer, at, (stride, 8))
-    upper = np.add.reduce(wide >> 32, axis=1)
-    sums = np.add.reduce(wide, axis=1)
-    sums -= upper << 32
-    sums += upper
-    if rest:
-        tail: npt.NDArray[np.uint64] = np.ndarray(
-            (count,), "<u8", buffer, at + 8 * words, (stride,)
-        )
-        sums += tail & ((1 << 8 * rest) - 1)
-    signed: Numbers = sums.view(np.int64)
-    return signed
+    words: npt.NDArray[np.uint16] = np.ndarray((count, size // 2), "<u2", buffer, at, (stride, 2))
+    # 32 bits are enough for 64 KB, and faster than more.
+    sums: Numbers = np.add.reduce(words, axis=1, dtype=np.uint32).astype(np.int64)
+    if size % 2:
+        sums += np.ndarray((count,), np.uint8, buffer, at + size - 1, (stride,))
+    return sums
 
 
 def fill_in(packet: bytearray, start: int, at: int, end: int) -> None:

@@ -21,16 +21,19 @@ from glorytun.core.wire import OVERHEAD
 from glorytun.net.checksum import FULL, SWAP, Numbers, row_sums, sum_of
 
 VNET_SIZE = 10
+NEEDS_CHECKSUM = 1
+"""The flag of a packet whose checksum is left to the device."""
 PLAIN = bytes(VNET_SIZE)
 """The header of a packet that is complete."""
 ROWS_MAX = 64
 """Of what one call splits, and of what is merged into one: UDP_MAX_SEGMENTS of older kernels."""
 PACKET_MAX = 65535
+_DATAGRAMS_MAX = PACKET_MAX - 20 - 8
+"""Bytes of datagrams in one call with UDP_SEGMENT: they make one packet of IPv4 at first."""
 SLACK = 128
 """Bytes of a buffer behind the last row that `split` may write, or `merge` read."""
 
 _VNET = struct.Struct("=BBHHHH")
-_NEEDS_CSUM = 1
 _TCP4, _TCP6, _UDP, _ECN = 1, 4, 5, 0x80
 _PROTO_TCP, _PROTO_UDP = 6, 17
 _V4_HEADER, _V6_HEADER, _UDP_HEADER, _TCP_HEADER = 20, 40, 8, 20
@@ -45,6 +48,7 @@ _TANGLED, _RUN, _SHORT = 8, 4, 100
 """So many rows are put in order by flow if they continue each other in runs shorter than this, on
 average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
 _INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
+_SWAPPED_INDEX = SWAP * _INDEX
 
 _Bytes = npt.NDArray[np.uint8]
 _Flags = npt.NDArray[np.bool_]
@@ -72,10 +76,6 @@ class Vnet(NamedTuple):
         """From the first bytes of a buffer."""
         return cls(*_VNET.unpack_from(buffer))
 
-    @property
-    def needs_checksum(self) -> bool:
-        return bool(self.flags & _NEEDS_CSUM)
-
 
 class SuperPacket(NamedTuple):
     """A packet of several segments."""
@@ -98,7 +98,7 @@ class SuperPacket(NamedTuple):
     def parse(cls, buffer: bytearray, size: int, vnet: Vnet) -> "SuperPacket | None":
         """One of `size` bytes behind its vnet header; None for a kind that we don't know."""
         kind = vnet.kind & ~_ECN
-        if kind not in (_TCP4, _TCP6, _UDP) or not vnet.segment or not vnet.needs_checksum:
+        if kind not in (_TCP4, _TCP6, _UDP) or not vnet.segment or not vnet.flags & NEEDS_CHECKSUM:
             return None
         is_udp = kind == _UDP
         words = buffer[VNET_SIZE + vnet.start + 12] >> 4
@@ -120,15 +120,20 @@ class SuperPacket(NamedTuple):
         return self.transport + (_UDP_CHECKSUM if self.is_udp else _TCP_CHECKSUM)
 
 
+def datagrams_together(size: int) -> int:
+    """How many datagrams of `size` bytes one call can send, which the kernel splits."""
+    return max(1, min(ROWS_MAX, _DATAGRAMS_MAX // size))
+
+
 # Splitting.
 
 
-def split(packet: SuperPacket, *, first: int, into: bytearray, offset: int) -> Batch:
-    """The segments from number `first` on, at most ROWS_MAX of them, as packets.
+def split(packet: SuperPacket, *, first: int, most: int, into: bytearray, offset: int) -> Batch:
+    """The segments from number `first` on, at most `most` and ROWS_MAX of them, as packets.
 
     They are laid out for sealing: the first at `offset`, OVERHEAD bytes between two.
     """
-    count = min(packet.segments - first, ROWS_MAX)
+    count = min(packet.segments - first, most, ROWS_MAX)
     size = packet.header + packet.segment
     rows = Batch(into, offset, size + OVERHEAD, count, size, size)
     template = _template(packet)
@@ -203,11 +208,11 @@ def _number(
     """IPv4: the identification counts up (inet_gso_segment()); and the header's checksum."""
     buffer, count, stride, at = rows.buffer, rows.count, rows.stride, rows.offset
     start = int.from_bytes(template[4:6], "big")
-    numbers = (_INDEX[:count] + (start + first)) & 0xFFFF
     field: npt.NDArray[np.uint16] = np.ndarray((count,), ">u2", buffer, at + 4, (stride,))
-    field[:] = numbers
-    rest = sum_of(template[: packet.transport]) - SWAP * start
-    checksums = -rest - SWAP * numbers
+    field[:] = numbers = _INDEX[:count] + (start + first)
+    checksums = -(sum_of(template[: packet.transport]) + SWAP * first) - _SWAPPED_INDEX[:count]
+    if start + first + count > FULL:
+        checksums += SWAP * 0x10000 * (numbers > FULL)
     checksums[-1] += SWAP * missing
     field = np.ndarray((count,), "<u2", buffer, at + 10, (stride,))
     field[:] = checksums % FULL
@@ -360,7 +365,9 @@ def _joins(batch: Batch, kind: _Kind) -> _Flags:
     else:
         numbers = _steps(_field(batch, kind.transport + 4, ">u4"))
         joins &= numbers == batch.size - kind.header
-        _look_at_flags(_field(batch, kind.transport + _FLAGS, "u1"), joins, good)
+        at = batch.offset + kind.transport + _FLAGS
+        end = at + batch.count * batch.stride
+        _look_at_flags(batch.buffer[at : end : batch.stride], joins, good)
     full = batch.count - (batch.last < batch.size)
     if joins.any():
         rows = batch.run(0, full)
@@ -383,12 +390,18 @@ def _steps(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return steps
 
 
-def _look_at_flags(flags: _Bytes, joins: _Flags, good: _Flags) -> None:
-    if (flags == _ACK).all():
-        return
-    good &= (flags & _ONLY_ACK) == _ACK
-    joins &= (flags[:-1] & (_FIN | _PSH)) == 0
-    joins &= (flags[1:] & _CWR) == 0
+def _look_at_flags(flags: bytearray, joins: _Flags, good: _Flags) -> None:
+    """Those of all rows; few of them are other than ACK."""
+    for value in set(flags.translate(None, bytes([_ACK]))):
+        row = flags.find(value)
+        while row >= 0:
+            if value & _ONLY_ACK != _ACK:
+                good[row] = False
+            if value & (_FIN | _PSH):
+                joins[row : row + 1] = False  # There is none behind the last.
+            if value & _CWR and row:
+                joins[row - 1] = False
+            row = flags.find(value, row + 1)
 
 
 def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint16]) -> _Flags:
@@ -397,20 +410,17 @@ def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint1
     `halves` are the words of the headers. From the sum over a row the words before the addresses
     are taken off; what remains is TCP or UDP and the addresses of its pseudo-header.
     """
-    start = 4 if kind.is_v6 else 6
-    before = np.add.reduce(halves[:, :start], axis=1, dtype=np.int64)
-    rest = SWAP * (kind.protocol + batch.size - kind.transport)
+    # The first word isn't in the sum.
+    before = halves[:, 1 : 4 if kind.is_v6 else 6]
     sums = row_sums(batch)
-    sums += halves[:, 0]
-    sums -= before
-    sums += rest
+    sums -= np.add.reduce(before, axis=1, dtype=np.int64)
+    sums += SWAP * (kind.protocol + batch.size - kind.transport)
     good: _Flags = sums % FULL == 0
     checksums = _field(batch, kind.checksum, "<u2")
     # Of the two ways to write zero, UDP has the one and TCP the other.
     good &= checksums != (0 if kind.is_udp else FULL)
     if not kind.is_v6:
-        before += np.add.reduce(halves[:, start:10], axis=1, dtype=np.int64)
-        good &= before % FULL == 0
+        good &= np.add.reduce(halves[:, :10], axis=1, dtype=np.int64) % FULL == 0
         good &= _field(batch, 10, "<u2") != FULL
     return good
 
@@ -478,7 +488,8 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
     segment = rows.size - kind.header
     where = kind.checksum - at
     return (
-        bytearray(_VNET.pack(_NEEDS_CSUM, type_ | ecn, kind.header, segment, at, where)) + headers
+        bytearray(_VNET.pack(NEEDS_CHECKSUM, type_ | ecn, kind.header, segment, at, where))
+        + headers
     )
 
 

@@ -21,6 +21,7 @@ from glorytun.errors import DeviceError
 from glorytun.net.checksum import fill_in
 from glorytun.net.features import Offload
 from glorytun.net.offload import (
+    NEEDS_CHECKSUM,
     PLAIN,
     ROWS_MAX,
     SLACK,
@@ -28,6 +29,7 @@ from glorytun.net.offload import (
     Pieces,
     SuperPacket,
     Vnet,
+    datagrams_together,
     merge,
     split,
 )
@@ -64,8 +66,9 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 _PACKET_MAX = 65536
 _READS = 64
 """Packets read in one go, ..."""
-_ROWS_SIZE = 3 * _PACKET_MAX
-"""... as long as their rows take no more bytes than this."""
+_CALLS = 3
+_ROWS_SIZE = _CALLS * _PACKET_MAX
+"""... as long as their rows take no more bytes than this, and leave in so many calls."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
 _TRIES, _TRY_INTERVAL = 25, 20
@@ -198,7 +201,10 @@ class Tun:
             if self.is_drained:
                 break
             if self._super is not None:
-                at = append(batches, self._next_rows(self._super, at))
+                rows = self._next_rows(self._super, batches, at)
+                if rows is None:
+                    break
+                at = append(batches, rows)
             elif self._size:
                 at = self._take(batches, at)
         self._come_alone = self.is_drained and reads <= 2
@@ -230,14 +236,23 @@ class Tun:
         """Put the packet that was read into its row at `at`; where the next one goes."""
         end, vnet = at + self._size, self._vnet
         self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
-        if vnet is not None and vnet.needs_checksum:
+        if vnet is not None and vnet.flags & NEEDS_CHECKSUM:
             fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
         if self._size < _SYN_MAX and self.mtu:
             clamp_mss(memoryview(self._buffer)[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
-    def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
-        rows = split(packet, first=self._split, into=self._buffer, offset=at)
+    def _next_rows(self, packet: SuperPacket, batches: list[Batch], at: int) -> Batch | None:
+        """The next segments of a super-packet; None if what was read before is enough.
+
+        Which is as many as leave in a few full calls: see `datagrams_together`.
+        """
+        stride = packet.header + packet.segment + OVERHEAD
+        before = batches[-1].count if batches and batches[-1].stride == stride else 0
+        most = _CALLS * datagrams_together(stride) - before
+        if most <= 0:
+            return None
+        rows = split(packet, first=self._split, most=most, into=self._buffer, offset=at)
         self._split += rows.count
         if self._split == packet.segments:
             self._super = None
@@ -266,7 +281,13 @@ class Tun:
             return
         if len(row) < _SYN_MAX and self.mtu:
             clamp_mss(row, self.mtu)
-        self._write([PLAIN, row] if self._has_vnet else [row], 1)
+        try:
+            if self._has_vnet:
+                os.writev(self._descriptor, (PLAIN, row))
+            else:
+                os.write(self._descriptor, row)
+        except OSError:
+            self.dropped += 1
 
     def _write(self, pieces: Pieces, count: int) -> None:
         try:

@@ -11,9 +11,10 @@ import struct
 from contextlib import suppress
 
 from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
-from glorytun.core.batch import Batch, Buffer, append
+from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
+from glorytun.net.offload import datagrams_together
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
@@ -43,9 +44,6 @@ _SLACK = 128
 """What moves packets further may look at so many bytes behind the last."""
 _RECEIVED_MAX = 64
 """Calls in one go."""
-_SEGMENTS_MAX = 64
-_SEGMENTED_MAX = 65000
-"""Datagrams, and bytes, in one call with UDP_SEGMENT: udp_send_skb(), and an IP packet's size."""
 _NO_SEGMENTS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
 """How it fails where the same datagrams may yet leave one by one: udp_send_skb()."""
 _FULL_TIME = 5
@@ -194,10 +192,12 @@ class UdpSocket:
             if received and received[-1][1] != path:
                 batches = []
             known = len(batches)
-            segment = min(segment or size, size)
-            count = -(-size // segment) if size else 1
-            last = size - (count - 1) * segment
-            at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
+            if 0 < segment < size:
+                count = -(-size // segment)
+                last = size - (count - 1) * segment
+                at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
+            else:
+                at = append_row(batches, self._buffer, at, size, gap=0)
             if len(batches) > known:
                 received.append((batches[-1], path))
         self._come_alone = self.is_drained and calls <= 2
@@ -214,7 +214,7 @@ class UdpSocket:
         if batch.count == 1 or batch.stride != batch.size or Offload.UDP_GSO not in self.offloads:
             return self._send_rows(batch, ancillary, destination)
         failure = 0
-        most = min(_SEGMENTS_MAX, _SEGMENTED_MAX // batch.size)
+        most = datagrams_together(batch.size)
         for first in range(0, batch.count, most):
             part = batch.run(first, min(most, batch.count - first))
             failure = self._send_segments(part, ancillary, destination) or failure
@@ -237,9 +237,14 @@ class UdpSocket:
         if batch.count == 1:
             data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.size]
             return self._send_one(data, ancillary, destination)
-        failure = 0
+        failure, send = 0, self._socket.sendmsg
         for row in batch.rows():
-            failure = self._send_one(row, ancillary, destination) or failure
+            try:
+                send((row,), ancillary, 0, destination)
+            except BlockingIOError:
+                failure = self._send_late(row, ancillary, destination) or failure
+            except OSError as error:
+                failure = error.errno or errno.EIO
         return failure
 
     def _send_one(

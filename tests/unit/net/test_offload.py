@@ -46,7 +46,7 @@ def packets(draw: st.DrawFn, *, flags: int = FIN | PSH | CWR | ECE) -> Packet:
     )
 
 
-def split_all(packet: Packet, segment: int) -> list[bytes]:
+def split_all(packet: Packet, segment: int, most: int = ROWS_MAX) -> list[bytes]:
     """All segments, as `Tun.read` gets them."""
     data = packet.data(partial=True)
     vnet = packet.vnet(segment)
@@ -56,9 +56,9 @@ def split_all(packet: Packet, segment: int) -> list[bytes]:
     into = bytearray(b"\xee" * (ROWS_MAX * (packet.header_size + segment + 30) + SLACK))
     rows: list[bytes] = []
     while len(rows) < parsed.segments:
-        batch = split(parsed, first=len(rows), into=into, offset=6)
+        batch = split(parsed, first=len(rows), most=most, into=into, offset=6)
         assert batch.stride == batch.size + OVERHEAD
-        assert batch.count <= ROWS_MAX
+        assert batch.count <= min(most, ROWS_MAX)
         rows += [bytes(row) for row in batch.rows()]
     return rows
 
@@ -100,10 +100,10 @@ def flat(calls: list[list[bytes]]) -> list[bytes]:
     return [row for call in calls for row in call]
 
 
-@given(packets(), st.integers(1, 1500))
-def test_split(packet: Packet, segment: int) -> None:
-    """Each segment is what the reference makes, to the byte."""
-    assert split_all(packet, segment) == [one.data() for one in packet.segments(segment)]
+@given(packets(), st.integers(1, 1500), st.integers(1, 100))
+def test_split(packet: Packet, segment: int, most: int) -> None:
+    """Each segment is what the reference makes, to the byte, however many at a time."""
+    assert split_all(packet, segment, most) == [one.data() for one in packet.segments(segment)]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -343,4 +343,4 @@ def test_row_sums_do_not_overflow() -> None:
     """Of the largest rows there are, all ones."""
     buffer = bytearray(b"\xff" * 70000)
     sums = row_sums(Batch(buffer, 6, 65528, 1, 65528, 65528))
-    assert sums.tolist() == [(65526 // 2) * 65535] or sums[0] % 65535 == 0
+    assert sums.tolist() == [65526 // 2 * 65535]
