@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from glorytun.core.batch import Batch
 
-Numbers = npt.NDArray[np.int64]
+Sums = npt.NDArray[np.uint32]
 
 FULL = 65535
 """Sums are modulo this."""
@@ -22,16 +22,16 @@ def sum_of(data: bytes | bytearray | memoryview) -> int:
     return int.from_bytes(data, "little") % FULL
 
 
-def row_sums(rows: Batch) -> Numbers:
-    """The sum over each row but its first two bytes. The last row counts as long as the others.
+def row_sums(rows: Batch) -> Sums:
+    """The sum over each row but its first two bytes, less than 2^31 for any packet.
 
-    Behind those, rows of full datagrams are aligned.
+    The last row counts as long as the others. Behind those two bytes rows of full datagrams are
+    aligned; and 32 bits are summed faster than 64.
     """
     at, size = rows.offset + 2, rows.size - 2
     buffer, count, stride = rows.buffer, rows.count, rows.stride
     words: npt.NDArray[np.uint16] = np.ndarray((count, size // 2), "<u2", buffer, at, (stride, 2))
-    # 32 bits are enough for 64 KB, and faster than more.
-    sums: Numbers = np.add.reduce(words, axis=1, dtype=np.uint32).astype(np.int64)
+    sums: Sums = np.add.reduce(words, axis=1, dtype=np.uint32)
     if size % 2:
         sums += np.ndarray((count,), np.uint8, buffer, at + size - 1, (stride,))
     return sums

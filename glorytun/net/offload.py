@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from glorytun.core.batch import Batch, append
 from glorytun.core.wire import OVERHEAD
-from glorytun.net.checksum import FULL, SWAP, Numbers, row_sums, sum_of
+from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
 
 VNET_SIZE = 10
 NEEDS_CHECKSUM = 1
@@ -47,9 +47,13 @@ _START = 6
 _TANGLED, _RUN, _SHORT = 8, 4, 100
 """So many rows are put in order by flow if they continue each other in runs shorter than this, on
 average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
-_INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
-_SWAPPED_INDEX = SWAP * _INDEX
 
+_ZERO, _SMALL_ZERO = FULL * 0xC000, FULL * 16
+"""Zero, modulo FULL, and more than the sum over any row, and over a header: sums have no sign and
+32 bits, so that nothing may be taken from less."""
+
+Numbers = npt.NDArray[np.int64]
+_INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
 _Bytes = npt.NDArray[np.uint8]
 _Flags = npt.NDArray[np.bool_]
 Piece = bytes | bytearray | memoryview
@@ -125,6 +129,11 @@ def datagrams_together(size: int) -> int:
     return max(1, min(ROWS_MAX, _DATAGRAMS_MAX // size))
 
 
+@lru_cache(maxsize=64)
+def _multiples(of: int) -> Numbers:
+    return _INDEX * of
+
+
 # Splitting.
 
 
@@ -186,7 +195,7 @@ def _lay_out(packet: SuperPacket, template: bytearray, rows: Batch, first: int) 
     at += packet.transport
     start = int.from_bytes(template[packet.transport + 4 : packet.transport + 8], "big")
     numbers: npt.NDArray[np.uint32] = np.ndarray((count,), ">u4", buffer, at + 4, (stride,))
-    numbers[:] = (_INDEX[:count] * segment + (start + first * segment)) & 0xFFFFFFFF
+    numbers[:] = _multiples(segment)[:count] + (start + first * segment)  # Modulo 2^32.
     if first == 0:
         buffer[at + _FLAGS] |= packet.buffer[VNET_SIZE + packet.transport + _FLAGS] & _CWR
 
@@ -209,8 +218,9 @@ def _number(
     buffer, count, stride, at = rows.buffer, rows.count, rows.stride, rows.offset
     start = int.from_bytes(template[4:6], "big")
     field: npt.NDArray[np.uint16] = np.ndarray((count,), ">u2", buffer, at + 4, (stride,))
-    field[:] = numbers = _INDEX[:count] + (start + first)
-    checksums = -(sum_of(template[: packet.transport]) + SWAP * first) - _SWAPPED_INDEX[:count]
+    field[:] = numbers = _INDEX[:count] + (start + first)  # Modulo 2^16.
+    rest = sum_of(template[: packet.transport]) + SWAP * first
+    checksums = -rest - _multiples(SWAP)[:count]
     if start + first + count > FULL:
         checksums += SWAP * 0x10000 * (numbers > FULL)
     checksums[-1] += SWAP * missing
@@ -224,14 +234,14 @@ def _fill_in_checksums(packet: SuperPacket, template: bytearray, rows: Batch, mi
     A whole header of IPv4 adds nothing, since its checksum makes its sum zero. Of IPv6 it is taken
     off; a shorter length of the last row then cancels out against that in its pseudo-header.
     """
-    sums = row_sums(rows)
     length = rows.size - packet.transport
     common = sum_of(template[:2]) + _pseudo_sum(template, packet.protocol, length)
     if packet.is_v6:
         common -= sum_of(template[: packet.transport])
-    else:
-        sums[-1] -= SWAP * missing
-    checksums = -(sums + common) % FULL
+    checksums = (_ZERO - common) - row_sums(rows)
+    if not packet.is_v6:
+        checksums[-1] += SWAP * missing
+    checksums %= FULL
     if packet.is_udp:
         checksums[checksums == 0] = FULL  # 0 stands for none: RFC 768.
     field: npt.NDArray[np.uint16] = np.ndarray(
@@ -413,14 +423,15 @@ def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint1
     # The first word isn't in the sum.
     before = halves[:, 1 : 4 if kind.is_v6 else 6]
     sums = row_sums(batch)
-    sums -= np.add.reduce(before, axis=1, dtype=np.int64)
-    sums += SWAP * (kind.protocol + batch.size - kind.transport)
-    good: _Flags = sums % FULL == 0
+    sums += _SMALL_ZERO + SWAP * (kind.protocol + batch.size - kind.transport)
+    sums -= np.add.reduce(before, axis=1, dtype=np.uint32)
+    sums %= FULL
+    good: _Flags = sums == 0
     checksums = _field(batch, kind.checksum, "<u2")
     # Of the two ways to write zero, UDP has the one and TCP the other.
     good &= checksums != (0 if kind.is_udp else FULL)
     if not kind.is_v6:
-        good &= np.add.reduce(halves[:, :10], axis=1, dtype=np.int64) % FULL == 0
+        good &= np.add.reduce(halves[:, :10], axis=1, dtype=np.uint32) % FULL == 0
         good &= _field(batch, 10, "<u2") != FULL
     return good
 

@@ -125,6 +125,18 @@ def test_split_of_the_largest(version: int, protocol: int, segment: int) -> None
     assert split_all(packet, segment) == [one.data() for one in packet.segments(segment)]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+@pytest.mark.parametrize("segment", [1, 1398, 32000, 64000])
+def test_no_sum_overflows(version: int, byte: bytes, segment: int) -> None:
+    """Neither up nor down, on either side."""
+    packet = Packet(version=version, payload=byte * 64001)
+    packet = replace(packet, payload=packet.payload[: segment * 50 + 1])
+    rows = [one.data() for one in packet.segments(segment)]
+    assert split_all(packet, segment) == rows
+    assert flat(merged(rows)) == rows
+
+
 def test_split_keeps_ip_options_and_extension_headers() -> None:
     """They are repeated in each segment."""
     v4 = Packet(payload=bytes(range(100)), ip_options=bytes.fromhex("94040000"), ident=5)
