@@ -24,9 +24,11 @@ from tests.bench.programs import (
     OpenVpn,
     Ours,
     Program,
+    Running,
     WireguardGo,
 )
-from tests.netns.topology import Lab, direct
+from tests.netns.topology import Lab, Topology, direct
+from tests.netns.wait import wait_for
 
 Numbers = dict[str, float]
 
@@ -55,6 +57,7 @@ def measure(program: Program, *, seconds: int, columns: set[str]) -> Numbers:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gt-bench-")))
         topology = direct(stack.enter_context(Lab()))
         running = program.start(topology, directory, stack)
+        await_answer(topology, running, directory)
         measurer = Measurer(topology, running, directory, seconds=seconds)
         one: Transfer | None = None
 
@@ -76,6 +79,19 @@ def measure(program: Program, *, seconds: int, columns: set[str]) -> Numbers:
         if one and running.client:
             found["cpu_tx"], found["cpu_rx"] = one.sending, one.receiving
         return found
+
+
+def await_answer(topology: Topology, running: Running, directory: Path) -> None:
+    """Wait until packets get through; if none does, what the processes said is the error."""
+    try:
+        wait_for(
+            lambda: topology.client.ping(running.address[4], count=1, wait=0.2).received,
+            timeout=10,
+            what="the tunnel to carry packets",
+        )
+    except AssertionError as error:
+        logs = "".join(log.read_text() for log in directory.glob("*.log"))
+        raise AssertionError(f"{error}: {logs}") from error
 
 
 def table(rounds: dict[str, list[Numbers]]) -> str:
@@ -132,7 +148,12 @@ def main() -> int:
     for number in range(options.rounds):
         for program in chosen:
             print(f"round {number + 1}: {program.name}", file=sys.stderr)
-            rounds[program.name].append(measure(program, seconds=options.seconds, columns=columns))
+            try:
+                numbers = measure(program, seconds=options.seconds, columns=columns)
+            except AssertionError as error:
+                print(f"{program.name} failed: {error}", file=sys.stderr)
+            else:
+                rounds[program.name].append(numbers)
     print(table(rounds))
     document = {
         "cpus": os.cpu_count(),
