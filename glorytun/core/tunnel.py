@@ -154,6 +154,24 @@ class Tunnel:
         self._note_data(now)
         return Outgoing(path.id, datagrams)
 
+    def on_unsent(self, path_id: PathId, datagrams: Batch) -> None:
+        """The host had no room for what `send` returned last: no loss of the path's."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.tx_bytes -= datagrams.total()
+            path.tx_total -= datagrams.count
+        self._unsent_total += datagrams.count
+
+    def on_overflow(self, path_id: PathId, count: int) -> None:
+        """The host had no room for so many datagrams that came on a path: no loss of the path's.
+
+        They count as received, but their bytes don't: how fast we take them in is what the peer's
+        rate follows.
+        """
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.rx_total += count
+
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
 

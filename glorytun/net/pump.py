@@ -17,8 +17,14 @@ from glorytun.net.toobig import too_big
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 
-TURNS = 2
-"""Times that all that waits at one end is taken before the other end has its turn."""
+_NO_ROOM = {errno.EAGAIN, errno.ENOBUFS}
+TURNS_IN, TURNS_OUT = 4, 2
+"""Times that what waits in the socket, and in the TUN, is taken before the other has its turn.
+
+What the socket has no room for is lost after it used up the path, control messages too, and looks
+like a loss of the path's. What the TUN has no room for its sender learns of at once. So the socket
+comes first, and the TUN has one turn as long as it is not empty.
+"""
 
 
 class Pump:
@@ -41,6 +47,8 @@ class Pump:
         self._loop = loop
         self._on_send_failure = on_send_failure
         self._is_paused = False
+        self._is_behind = False
+        """Whether more waits in the socket than was taken in its turn."""
         self._held: deque[Batch] = deque()
         """Packets that were read, and are sent when a path has credit for them."""
         self._send_at: int | None = None
@@ -85,17 +93,22 @@ class Pump:
 
     def _deliver(self) -> None:
         now = self._clock.now()
-        for _ in range(TURNS):
+        self._is_behind = True
+        for _ in range(TURNS_IN):
             packets: list[Batch] = []
-            for datagrams, path in self._udp.receive():
+            received = self._udp.receive()
+            if self._udp.overflow:
+                self._tunnel.on_overflow(received[0][1], self._udp.overflow)
+            for datagrams, path in received:
                 packets += self._tunnel.receive(datagrams, path, now)
             self._tun.write(packets)
             if self._udp.is_drained:
+                self._is_behind = False
                 return
 
     def _on_tun(self) -> None:
         now = self._clock.now()
-        for _ in range(TURNS):
+        for _ in range(1 if self._is_behind else TURNS_OUT):
             if self._set_paused(now):
                 return
             if not self._held:
@@ -145,5 +158,7 @@ class Pump:
         failure = self._udp.send(path, datagrams)
         if failure == errno.EMSGSIZE:
             self._tunnel.on_too_big(path, datagrams.size, self._clock.now())
+        elif failure in _NO_ROOM:
+            self._tunnel.on_unsent(path, datagrams)
         elif failure:
             self._on_send_failure(path, failure)

@@ -22,6 +22,7 @@ _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_PROBE = 3
 """Don't fragment, and ignore what ICMP says of the path's MTU: ip(7)."""
 _SO_MARK = 36
+_SO_RXQ_OVFL = 40
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _U32 = struct.Struct("=I")
@@ -30,7 +31,7 @@ _V4_PKTINFO = struct.Struct("=I4s4s")
 _V6_PKTINFO = struct.Struct("=16sI")
 """struct in6_pktinfo: address, interface."""
 _U16 = struct.Struct("=H")
-_ANCILLARY_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size) + socket.CMSG_SPACE(_U32.size)
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size) + 2 * socket.CMSG_SPACE(_U32.size)
 
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
@@ -79,6 +80,10 @@ class UdpSocket:
         """Those in use."""
         self.is_drained = True
         """Whether the last `receive` took all there was."""
+        self.overflow = 0
+        """Datagrams that the socket had no room for before those that `receive` gave last."""
+        self._overflows: int | None = 0
+        """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
         self._come_alone = True
         """Whether the next one is to be passed on before anybody looks for another."""
         self._buffer = Buffer(_ROWS_SIZE + _SLACK)
@@ -151,6 +156,7 @@ class UdpSocket:
             opened.setblocking(False)
             _set_options(opened, v4=v4, v6=v6)
             bound = cls(opened, v4=v4, v6=v6, allowed=allowed)
+            bound._overflows = None
             bound.set_traffic_class(traffic_class)
         except OSError as error:
             opened.close()
@@ -171,7 +177,7 @@ class UdpSocket:
         received: list[tuple[Batch, PathId]] = []
         batches: list[Batch] = []
         """Those of the last path."""
-        at = 0
+        at = self.overflow = 0
         self.is_drained = False
         most, calls = 1 if self._come_alone else _RECEIVED_MAX, 0
         while calls < most and at <= _ROWS_SIZE - _DATAGRAM_MAX:
@@ -187,7 +193,7 @@ class UdpSocket:
                     f"nothing can be received on {self.bound} any more: {_reason(error)}",
                     hint="start again",
                 ) from error
-            info, segment = _pull_ancillary(ancillary)
+            info, segment, overflows = _pull_ancillary(ancillary)
             path = self._received.get((source, info)) or self._learn(source, info)
             if received and received[-1][1] != path:
                 batches = []
@@ -198,6 +204,12 @@ class UdpSocket:
                 at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
             else:
                 at = append_row(batches, self._buffer, at, size, gap=0)
+            if overflows != self._overflows:
+                # Those that are gone were like this one, as far as can be known.
+                before = overflows if self._overflows is None else self._overflows
+                gone = (overflows - before) & 0xFFFFFFFF
+                self.overflow += gone * max(1, size // (segment or size or 1))
+                self._overflows = overflows
             if len(batches) > known:
                 received.append((batches[-1], path))
         self._come_alone = self.is_drained and calls <= 2
@@ -339,15 +351,18 @@ class UdpSocket:
         return encoded
 
 
-def _pull_ancillary(ancillary: _Ancillary) -> tuple[bytes, int]:
-    """What came with a datagram: the packet info, and the size of its segments if it has any."""
-    info, segment = b"", 0
+def _pull_ancillary(ancillary: _Ancillary) -> tuple[bytes, int, int]:
+    """What came with a datagram: the packet info, the size of its segments if it has any, and how
+    many the socket had no room for until now."""
+    info, segment, overflows = b"", 0, 0
     for level, _, data in ancillary:
         if level == socket.SOL_UDP:
             segment = _U32.unpack(data)[0]
+        elif level == socket.SOL_SOCKET:
+            overflows = _U32.unpack(data)[0]
         else:
             info = data
-    return info, segment
+    return info, segment, overflows
 
 
 def _set_offloads(opened: socket.socket, allowed: frozenset[Offload]) -> frozenset[Offload]:
@@ -398,6 +413,7 @@ def _set_options(opened: socket.socket, *, v4: bool, v6: bool) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     _set_buffer(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
     _set_buffer(opened, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
 
