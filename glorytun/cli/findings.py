@@ -1,13 +1,20 @@
 """What a configuration meets on this host, found out in the way the daemon does it."""
 
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from glorytun.config import PathConfig
 from glorytun.configfile import Configuration, key_path
-from glorytun.core.address import Endpoint, PathId, format_address, is_v4, pack_address
+from glorytun.core.address import V4_PREFIX, Endpoint, PathId, format_address, is_v4, pack_address
 from glorytun.errors import KeyFileError, ResolveError
-from glorytun.follow import Links, sections_of, wanted_paths
+from glorytun.follow import Links, sections_of, sort_addresses, wanted_paths
 from glorytun.keyfile import load_key
+
+_SERVICE_USER = "glorytun"
+_HIDDEN = ("/home/", "/root/", "/run/user/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +80,10 @@ def find(configuration: Configuration, name: str) -> Findings:
     key_problem = _key_problem(key_file)
     peers, unresolved = _resolve_peers(configuration)
     warnings = [Warned(message=error.args[0], hint=error.hint) for error in unresolved.values()]
-    if _is_unreadable(key_problem):
-        warnings.append(Warned(message=f"{key_problem}, so that it was not checked"))
+    if key_problem and _is_unreadable(key_problem):
+        warnings.append(Warned(message=f"{key_problem.args[0]}, so that it was not checked"))
+    if configuration.tunnel.keyfile is not None and key_problem is None:
+        warnings += _what_the_service_cannot_read(configuration.tunnel.keyfile)
     sections: tuple[FoundSection, ...] = ()
     if configuration.paths:
         links = _Links(configuration, peers, own=name)
@@ -103,6 +112,18 @@ def _key_problem(key_file: str) -> KeyFileError | None:
 
 def _is_unreadable(key_problem: KeyFileError | None) -> bool:
     return key_problem is not None and isinstance(key_problem.__cause__, PermissionError)
+
+
+def _what_the_service_cannot_read(key_file: str) -> Iterator[Warned]:
+    """A key file of the user's that is good for us, though not for the service."""
+    hint = "leave out KeyFile=: systemd hands /etc/glorytun/NAME.key to the service"
+    if key_file.startswith(_HIDDEN):
+        yield Warned(message=f"the service doesn't see {key_file} (ProtectHome=)", hint=hint)
+        return
+    with suppress(KeyError, OSError):
+        if os.stat(key_file).st_uid != pwd.getpwnam(_SERVICE_USER).pw_uid:
+            message = f"the service runs as {_SERVICE_USER}, to whom {key_file} doesn't belong"
+            yield Warned(message=message, hint=hint)
 
 
 def _resolve_peers(
@@ -143,11 +164,9 @@ class _Links:
         self._away = links.interfaces_away()
         self._links: Links = {}
         for name, addresses in links.local_addresses().items():
-            # As the follower has it: the one comes first that the kernel would choose.
             server = self._peer_of(None).values()
             chosen = {links.source_address(endpoint, interface=name) for endpoint in server}
-            first = [address for address in addresses if address in chosen]
-            self._links[name] = first + [address for address in addresses if address not in first]
+            self._links[name] = sort_addresses(addresses, used=(), chosen=chosen)
         self._wanted = wanted_paths(self._configs, self._links, self._peer_of, own=own)
         self.warnings: list[Warned] = []
         """Of the sections that were asked for."""
@@ -203,9 +222,16 @@ class _Links:
         """With a warning when no packets would come through."""
         from glorytun.net.routes import drops_answers, has_route
 
+        bind = pack_address(self._tunnel.bind)
         found = has_route(path, interface, mark=self._tunnel.firewall_mark)
         server, local = format_address(path.remote.address), format_address(path.local)
-        if not found:
+        if any(bind) and bind not in (path.local, V4_PREFIX + bytes(4)):
+            self._warn(
+                f"nothing can be received at {local}, since the tunnel is bound to "
+                f"{self._tunnel.bind} alone",
+                hint="Bind=:: is for all addresses",
+            )
+        elif not found:
             self._warn(
                 f"there is no route to {server} over {interface}, so that nothing gets there "
                 f"from {local}",

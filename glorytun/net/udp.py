@@ -8,9 +8,18 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Container
 from contextlib import suppress
 
-from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
+from glorytun.core.address import (
+    ANY,
+    EVERY_ADDRESS,
+    V4_PREFIX,
+    Endpoint,
+    PathId,
+    format_address,
+    is_v4,
+)
 from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
@@ -36,7 +45,6 @@ _ANCILLARY_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size) + 2 * socket.CMSG_SPACE(_
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
 
-_V4_ANY = V4_PREFIX + bytes(4)
 _DATAGRAM_MAX = 65536
 """No UDP payload is longer, so that none is ever truncated."""
 _ROWS_SIZE = 4 * _DATAGRAM_MAX
@@ -90,6 +98,7 @@ class UdpSocket:
         self._view = memoryview(self._buffer)
         self._received: dict[tuple[object, bytes], PathId] = {}
         self._interfaces: dict[bytes, int] = {}
+        self._unsourced: Container[PathId] = ()
         self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
         self.traffic_class = 0
         """The byte in the IP header (DSCP << 2) of what is sent."""
@@ -283,13 +292,19 @@ class UdpSocket:
             return error.errno or errno.EIO
         return 0
 
-    def set_interfaces(self, interfaces: dict[bytes, int]) -> None:
+    def set_interfaces(
+        self, interfaces: dict[bytes, int], *, unsourced: Container[PathId] = ()
+    ) -> None:
         """Let what is sent from an address (16 bytes) leave by one interface (its index) only.
 
         The routes are then those of that interface (ip(7), IP_PKTINFO), so that a second path
         doesn't leave by the default route. From other addresses the routes decide.
+
+        In IPv6 the interface is only a wish where the source is given (ip6_route_output_flags()).
+        So it is left out on the `unsourced` paths, for which the kernel would choose the same.
         """
         self._interfaces = interfaces
+        self._unsourced = unsourced
         self._sent.clear()
 
     def set_traffic_class(self, traffic_class: int) -> None:
@@ -337,14 +352,15 @@ class UdpSocket:
         if self.v6:
             # A mapped source address in IPV6_PKTINFO serves IPv4: ip_cmsg_send().
             level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
-            info = _V6_PKTINFO.pack(local, remote.scope or interface)
+            source = ANY if path in self._unsourced else local
+            info = _V6_PKTINFO.pack(source, remote.scope or interface)
             text = socket.inet_ntop(socket.AF_INET6, remote.address)
             destination = (text, remote.port, 0, remote.scope)
         else:
             level, kind = socket.IPPROTO_IP, _IP_PKTINFO
             info = _V4_PKTINFO.pack(interface, local[12:], bytes(4))
             destination = (format_address(remote.address), remote.port)
-        free = local in {ANY, _V4_ANY}
+        free = local in EVERY_ADDRESS
         if len(self._sent) >= _CACHED_PATHS:
             self._sent.clear()
         encoded = self._sent[path] = ([] if free else [(level, kind, info)], destination)

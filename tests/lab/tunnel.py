@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tests.lab.flow import Flow
 from tests.lab.install import System
@@ -337,7 +337,15 @@ class Pair:
         return Flow(self.client, self.server, inside("server"), up=up)
 
 
-up: list[Pair] = []
+class Booted(Protocol):
+    """Several systems."""
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Those with a tunnel."""
+
+
+up: list[Booted] = []
 """Those that are booted now: a failed test shows their journals."""
 
 

@@ -79,7 +79,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo, mode=0o600)
     for path in (fifo, tmp_path, Path("/dev/null")):
-        assert refusal(path) == f"{path} is not a regular file (`keyfile -` reads from a pipe)"
+        assert (
+            refusal(path)
+            == f"{path} is not a regular file (`glorytun bind … keyfile -` reads from a pipe)"
+        )
 
 
 def test_a_missing_file_is_told_how_to_make_a_key(tmp_path: Path) -> None:
@@ -93,7 +96,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path = key_file(tmp_path)
     os.seteuid(65534)
     try:
-        assert refusal(path) == f"key file {path}: Permission denied"
+        assert refusal(path) == (
+            f"key file {path}: Permission denied "
+            "(it must belong to whoever runs the tunnel; the service's user is glorytun)"
+        )
     finally:
         os.seteuid(0)
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ from tests.unit.control.samples import Daemon
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    return tmp_path
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Not below pytest's own, which other users may not enter."""
+    with tempfile.TemporaryDirectory(prefix="gt-") as name:
+        Path(name).chmod(0o755)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", name)
+        yield Path(name)
 
 
 @contextmanager
@@ -94,7 +98,7 @@ def test_only_sockets_that_answer_are_tunnels(directory: Path) -> None:
 def test_no_tunnel_is_said() -> None:
     with pytest.raises(NoTunnelError) as caught:
         ask(Show(), None)
-    assert str(caught.value) == "no tunnel is running (`glorytun bind` runs one)"
+    assert str(caught.value) == "no tunnel is running (`systemctl start glorytun@NAME` starts one)"
 
 
 def test_no_directory_is_no_tunnel(directory: Path) -> None:
