@@ -84,12 +84,13 @@ def is_running(name: str) -> bool:
 
 def wait_wan(name: str, wan: str, *, timeout: float, check: Callable[[], None]) -> bool:
     """Whether the path over one interface has an authentic answer in time."""
+    return bool(wait_until(lambda: is_heard(name, wan), timeout=timeout, check=check))
 
-    def answered() -> bool:
-        own = {format_address(address) for address in local_addresses().get(wan, ())}
-        return any(path["local"] in own for path in _answered(name))
 
-    return bool(wait_until(answered, timeout=timeout, check=check))
+def is_heard(name: str, wan: str) -> bool:
+    """Whether the path over one interface has had an authentic answer."""
+    own = {format_address(address) for address in local_addresses().get(wan, ())}
+    return any(path["local"] in own for path in _answered(name))
 
 
 def wait_ping(inside: Inside, *, timeout: float, check: Callable[[], None]) -> float | None:
