@@ -42,6 +42,10 @@ class Shaper:
         """From when on the next datagram may leave."""
         return self.busy_until - BURST
 
+    def credit(self, now: int) -> int:
+        """µs of sending that may leave now: BURST at the most."""
+        return now + BURST - max(self.busy_until, now)
+
     def charge(self, size: int, now: int) -> None:
         """`size` bytes of frames leave now."""
         if self.rate >= RATE_UNLIMITED:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|bench|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -19,6 +19,11 @@ iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
 mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
 systemd-container       boots them
+"
+
+packages_bench="$packages_demo
+iputils-ping            ping: round trips
+iperf3                  loads
 "
 
 say() { printf '%s\n' "$*" >&2; }
@@ -71,6 +76,7 @@ make_venv() {
 set_up() {
     case $1 in
     demo) install_packages "$packages_demo"; make_venv aegis,demo ;;
+    bench) install_packages "$packages_bench"; make_venv aegis,demo ;;
     test) install_packages "$packages_test"; make_venv aegis,demo,test ;;
     esac
 }
@@ -110,6 +116,10 @@ demo)
     need_root "makes network namespaces"
     set_up demo
     exec "$venv/bin/python" -m tests.demo "$@" ;;
+bench)
+    need_root "makes network namespaces"
+    set_up bench
+    exec "$venv/bin/python" -m tests.bench "$@" ;;
 lint)
     set_up test
     exec "$venv/bin/pytest" tests/test_linters.py ;;
@@ -118,6 +128,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|lab|demo|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|bench|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac
