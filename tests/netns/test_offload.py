@@ -227,7 +227,7 @@ def test_overload(pair: OURS) -> None:
                 assert path["tx"]["loss"] < 0.05
     # What waits in the TUN's queue is still carried, and leaves no room for a moment.
     target = inside(4, pair.server.end)
-    wait_for(lambda: pair.client.host.ping(target, count=1).received, timeout=2, what="room")
+    wait_for(lambda: pair.client.host.ping(target, count=1).received, timeout=10, what="room")
     pair.ping()
     for daemon, memory in zip((pair.client, pair.server), before, strict=True):
         assert _memory(daemon.pid) < memory + 10_000_000
