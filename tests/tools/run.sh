@@ -17,6 +17,7 @@ nftables                nft: cuts links without a sign
 packages_test="$packages_demo
 iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
+bash-completion zsh fish  shells whose completion is tested
 mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
 systemd-container       boots them
 "
