@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -14,11 +14,14 @@ gcc libc6-dev python3-dev  compile pyaegis, which PyPI has as source only
 iproute2                ip and tc: network namespaces, links, rates
 nftables                nft: cuts links without a sign
 '
+packages_deb='
+mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
+'
 packages_test="$packages_demo
 iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
 bash-completion zsh fish  shells whose completion is tested
-mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
+$packages_deb
 systemd-container       boots them
 "
 
@@ -76,6 +79,12 @@ set_up() {
     esac
 }
 
+# Debian 12 or 13 as this host, else the newer.
+this_suite() {
+    suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    case $suite in bookworm | trixie) echo "$suite" ;; *) echo trixie ;; esac
+}
+
 run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
     "$venv/bin/coverage" erase
@@ -101,6 +110,11 @@ demo)
     need_root "makes network namespaces"
     set_up demo
     exec "$venv/bin/python" -m tests.demo "$@" ;;
+deb)
+    need_root "unpacks a clean Debian"
+    install_packages "$packages_deb"
+    [ $# -gt 0 ] || set -- "$(this_suite)"
+    for suite in "$@"; do tests/tools/deb.sh "$suite"; done ;;
 lint)
     set_up test
     exec "$venv/bin/pytest" tests/test_linters.py ;;
@@ -109,6 +123,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|lab|demo|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|deb|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac

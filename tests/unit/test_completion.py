@@ -13,6 +13,9 @@ from glorytun.cli.main import VERBS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "docs/completion"
+BASH, ZSH, FISH = (
+    SOURCE / name for name in ("bash/glorytun", "zsh/_glorytun", "fish/glorytun.fish")
+)
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")
 PLACE = "/usr/share/glorytun/complete"
 """Where the package has the script; the shells' files name it."""
@@ -30,10 +33,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     ).stdout
     (directory / "commands.tsv").write_bytes(table)
-    for shell in ("bash", "zsh", "fish"):
-        text = (SOURCE / f"glorytun.{shell}").read_text()
+    for source in (BASH, ZSH, FISH):
+        text = source.read_text()
         assert PLACE in text
-        (directory / f"_{shell}").write_text(text.replace(PLACE, str(directory / "complete")))
+        (directory / source.parent.name).write_text(
+            text.replace(PLACE, str(directory / "complete"))
+        )
     return directory
 
 
@@ -105,12 +110,18 @@ def key_file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_the_file_for_bash_is_sound() -> None:
+    """Without the first line of a script it isn't among those that the linters find."""
+    subprocess.run(["shellcheck", str(BASH)], check=True)
+
+
 def test_bash(installed: Path, key_file: Path) -> None:
     if not BASH_COMPLETION.exists():
         pytest.skip("bash-completion is not installed")
     shell = pexpect.spawn("bash", ["--norc", "--noprofile"], encoding="utf-8", timeout=10)
     shell.sendline(f"PS1='rea''dy '; bind 'set enable-bracketed-paste off'; . {BASH_COMPLETION}")
-    shell.sendline(f". {installed}/_bash; echo com''plete")
+    shell.sendline(f". {installed}/bash; echo com''plete")
     shell.expect("complete")
     play(shell, key_file)
 
@@ -120,7 +131,7 @@ def test_zsh(installed: Path, key_file: Path, tmp_path: Path) -> None:
         pytest.skip("zsh is not installed")
     functions = tmp_path / "functions"
     functions.mkdir()
-    (functions / "_glorytun").write_text((installed / "_zsh").read_text())
+    (functions / "_glorytun").write_text((installed / "zsh").read_text())
     shell = pexpect.spawn("zsh", ["-f", "-i"], encoding="utf-8", timeout=10)
     shell.sendline(f"PS1='rea''dy '; unset zle_bracketed_paste; fpath=({functions} $fpath)")
     shell.sendline("autoload -Uz compinit; compinit -u -D; echo com''plete")
@@ -142,7 +153,7 @@ def play(shell: "pexpect.spawn[str]", key_file: Path) -> None:
         # What is typed comes back too, so only what was added is waited for.
         rest = completed.removeprefix(typed.split()[-1])
         shell.expect_exact(rest)
-        shell.sendcontrol("c")
+        shell.send("\x15\r")  # kills the line
     shell.sendeof()
     shell.close(force=True)
 
@@ -153,7 +164,7 @@ def test_fish(installed: Path, key_file: Path) -> None:
 
     def completed(line: str) -> list[str]:
         result = subprocess.run(
-            ["fish", "--no-config", "-c", f"source {installed}/_fish; complete -C $argv", line],
+            ["fish", "--no-config", "-c", f"source {installed}/fish; complete -C $argv", line],
             capture_output=True,
             text=True,
             check=True,
