@@ -300,6 +300,7 @@ class Daemon:
         now = self._clock.now()
         if follower and follower.due_at is not None and now >= follower.due_at:
             follower.on_time(now)
+            self._say_status()  # It may know the server's address now, or why not.
         self._handle_events()
         if now >= self._next_check_at:
             self._check(now)

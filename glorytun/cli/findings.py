@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from glorytun.config import PathConfig
 from glorytun.configfile import Configuration, key_path
-from glorytun.core.address import Endpoint, PathId, format_address, is_v4, pack_address
+from glorytun.core.address import V4_PREFIX, Endpoint, PathId, format_address, is_v4, pack_address
 from glorytun.errors import KeyFileError, ResolveError
 from glorytun.follow import Links, sections_of, wanted_paths
 from glorytun.keyfile import load_key
@@ -203,9 +203,16 @@ class _Links:
         """With a warning when no packets would come through."""
         from glorytun.net.routes import drops_answers, has_route
 
+        bind = pack_address(self._tunnel.bind)
         found = has_route(path, interface, mark=self._tunnel.firewall_mark)
         server, local = format_address(path.remote.address), format_address(path.local)
-        if not found:
+        if any(bind) and bind not in (path.local, V4_PREFIX + bytes(4)):
+            self._warn(
+                f"nothing can be received at {local}, since the tunnel is bound to "
+                f"{self._tunnel.bind} alone",
+                hint="Bind=:: is for all addresses",
+            )
+        elif not found:
             self._warn(
                 f"there is no route to {server} over {interface}, so that nothing gets there "
                 f"from {local}",

@@ -162,9 +162,9 @@ def _since(time: float, *, now: float) -> str:
 
 
 def _peer(tunnel: dict[str, Any]) -> str:
-    if tunnel["peer"] is None:
-        return "none yet"
     name = tunnel["peer_host"]
+    if tunnel["peer"] is None:
+        return f"{name}, whose address is not known yet" if name else "none yet"
     text = endpoint(tunnel["peer"])
     if name and name != tunnel["peer"]["address"]:
         text += f" ({name})"

@@ -32,12 +32,13 @@ rm -rf "$root" "$root.new"
 hook=/usr/share/mmdebstrap/hooks/maybe-merged-usr
 if [ -d "$hook" ]; then hook=--hook-dir=$hook; else hook=--verbose; fi
 
-# At the end, in the new system ($1): mmdebstrap leaves the host's name, which PID 1 would take; an
-# empty machine-id gives each boot its own, where "uninitialized" would make it a first boot with
-# presets; networkd runs, and what only takes time doesn't. networkd's wait-online could hang a boot.
+# At the end, in the new system ($1): mmdebstrap leaves the host's name, which PID 1 would take, and
+# its name servers, which no node can reach; an empty machine-id gives each boot its own, where
+# "uninitialized" would make it a first boot with presets; networkd runs, and what only takes time
+# doesn't. networkd's wait-online could hang a boot.
 # shellcheck disable=SC2016  # a script for later
 customize='
-rm -f "$1/etc/hostname"
+rm -f "$1/etc/hostname" "$1/etc/resolv.conf"
 : > "$1/etc/machine-id"
 chroot "$1" systemctl --quiet enable systemd-networkd
 chroot "$1" systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer \

@@ -40,7 +40,7 @@ mount -t overlay -o "lowerdir=$lower,upperdir=$dir/mnt/upper,workdir=$dir/mnt/wo
 if [ "$lower" = / ]; then
     # The host's own system, without its services, timers and networks.
     rm -rf "$root/etc/systemd/system" "$root/etc/systemd/network" "$root/etc/fstab" \
-           "$root/etc/hostname" "$root/var/log/journal"
+           "$root/etc/hostname" "$root/etc/resolv.conf" "$root/var/log/journal"
     mkdir -p "$root/etc/systemd/network"
     : > "$root/etc/machine-id"
     systemctl --root="$root" --quiet enable systemd-networkd

@@ -6,21 +6,29 @@ have.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.tunnel import UNIT, End, Pair
+from tests.lab.install import System
+from tests.lab.tunnel import UNIT, End, booted
 
 CAP_NET_ADMIN = f"{1 << 12:016x}"
 _PROBE = "/usr/lib/lab-probe.py"
 
 
-@pytest.fixture
-def inside(pair: Pair) -> dict[str, Any]:
-    """What `probe.py` found in a service that runs."""
-    end = pair.server
+@pytest.fixture(scope="module")
+def end(system: System) -> Iterator[End]:
+    """A system with a service that runs, which no test changes."""
+    with booted(system) as pair:
+        yield pair.server
+
+
+@pytest.fixture(scope="module")
+def inside(end: End) -> dict[str, Any]:
+    """What `probe.py` found in that service."""
     end.write(_PROBE, Path(__file__).with_name("probe.py").read_text())
     end.write("/home/user/letter", "readable by all\n")
     end.write("/srv/secret", "of root's\n", 0o600)
@@ -75,15 +83,15 @@ def test_it_opens_one_device(inside: dict[str, Any]) -> None:
     assert set(inside["devices"]) - harmless == {"/dev/net/tun"}
 
 
-def test_the_daemon_has_no_more_than_the_probe(pair: Pair, inside: dict[str, Any]) -> None:
+def test_the_daemon_has_no_more_than_the_probe(end: End, inside: dict[str, Any]) -> None:
     """The same privileges, seen from outside."""
-    assert _privileges(pair.server) == {**inside["status"], "Uid": "glorytun"}
+    assert _privileges(end) == {**inside["status"], "Uid": "glorytun"}
 
 
-def test_others_dont_read_the_credential(pair: Pair, inside: dict[str, Any]) -> None:
+def test_others_dont_read_the_credential(end: End, inside: dict[str, Any]) -> None:
     as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     key = f"/run/credentials/{UNIT}/key"
-    assert pair.server.run(*as_nobody, "cat", key, check=False).returncode != 0
+    assert end.run(*as_nobody, "cat", key, check=False).returncode != 0
 
 
 def _privileges(end: End) -> dict[str, str]:

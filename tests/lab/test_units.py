@@ -3,6 +3,7 @@
 import pytest
 
 from tests.lab.tunnel import TUNNEL, UNIT, Pair
+from tests.netns.wait import wait_for
 
 MOST_EXPOSURE = 2.0
 
@@ -41,6 +42,21 @@ def test_networkd_makes_the_tun_for_the_service(pair: Pair) -> None:
     client.systemctl("stop", UNIT)
     after = client.device()
     assert after["ifindex"] == before["ifindex"]
+
+
+def test_without_networkd_s_device_the_service_makes_one(pair: Pair) -> None:
+    """No .netdev: the TUN comes with the service and goes with it, not with a restart."""
+    client = pair.client
+    client.path(f"/etc/systemd/network/30-{TUNNEL}.netdev").unlink()
+    client.run("networkctl", "reload")
+    client.run("networkctl", "delete", TUNNEL)
+    pair.start()
+    made = client.device()["ifindex"]
+    client.systemctl("restart", UNIT)
+    pair.wait_running(2)
+    assert client.device()["ifindex"] == made
+    client.systemctl("stop", UNIT)
+    wait_for(lambda: not client.device(), timeout=2, what="the device to go")
 
 
 def test_the_target_starts_and_stops_its_tunnels(pair: Pair) -> None:

@@ -7,7 +7,8 @@
     │ tun0 10.77.0.1                 │           │ tun0 10.77.0.2                 │
     └────────────────────────────────┘           └────────────────────────────────┘
 
-As at home: the default route alone would send everything to the server by wan0.
+As at home: the default route alone would send everything to the server by wan0. On demand the WANs
+have IPv6 too, fd00:9:a0::1 and so on, and the server fd00:9::9.
 """
 
 import itertools
@@ -26,6 +27,7 @@ from typing import Any, Literal
 from tests.lab.flow import Flow
 from tests.lab.install import System
 from tests.lab.node import Node, link, write
+from tests.netns.topology import Family
 from tests.netns.traffic import Stream
 from tests.netns.wait import wait_for
 
@@ -36,6 +38,8 @@ ENDS: dict[Role, int] = {"client": 1, "server": 2}
 TUNNEL = "tun0"
 UNIT = f"glorytun@{TUNNEL}.service"
 SERVER_ADDRESS = "10.9.9.9"
+SERVER_ADDRESS_6 = "fd00:9::9"
+PORT = 5000
 KEY = f"/etc/glorytun/{TUNNEL}.key"
 CONFIG = f"/etc/glorytun/{TUNNEL}.conf"
 
@@ -50,24 +54,44 @@ def inside(role: Role) -> str:
     return f"10.77.0.{ENDS[role]}"
 
 
-def wan_address(wan: int, role: Role) -> str:
+def wan_address(wan: int, role: Role, family: Family = 4) -> str:
     """Address of an end on a WAN."""
-    return f"10.9.{wan}.{ENDS[role]}"
+    return f"10.9.{wan}.{ENDS[role]}" if family == 4 else f"fd00:9:a{wan}::{ENDS[role]}"
 
 
-def wan_file(wan: int, role: Role, *, name: str = "", address: str = "") -> tuple[str, str]:
-    """Path and text of networkd's file for a WAN; `name` is ``wanN`` without."""
+def wan_file(
+    wan: int,
+    role: Role,
+    *,
+    name: str = "",
+    address: str = "",
+    families: tuple[Family, ...] = (4,),
+    network: str = "",
+) -> tuple[str, str]:
+    """Path and text of networkd's file for a WAN; `name` is ``wanN`` without.
+
+    `address` stands for the usual one of its family; `network` is added to [Network].
+    """
     name = name or f"wan{wan}"
+    # Without a link-local address a host can't look for its neighbours.
+    linklocal = "ipv6" if 6 in families else "no"
     text = f"""[Match]
 Name={name}
 [Network]
-Address={address or wan_address(wan, role)}/24
-LinkLocalAddressing=no
+LinkLocalAddressing={linklocal}
 IPv6AcceptRA=no
-"""
-    if role == "client":
-        text += f"[Route]\nGateway={wan_address(wan, 'server')}\nMetric={100 + wan}\n"
+{network}"""
+    for family in families:
+        own = address if address and _family(address) == family else wan_address(wan, role, family)
+        text += f"Address={own}/{24 if family == 4 else 64}\n"
+    for family in families if role == "client" else ():
+        gateway = wan_address(wan, "server", family)
+        text += f"[Route]\nGateway={gateway}\nMetric={100 + wan}\n"
     return f"/etc/systemd/network/20-{name}.network", text
+
+
+def _family(address: str) -> Family:
+    return 6 if ":" in address else 4
 
 
 def tun_files(role: Role) -> Iterator[tuple[str, str]]:
@@ -94,9 +118,9 @@ IPv6AcceptRA=no
     yield f"/etc/systemd/network/30-{TUNNEL}.network", network
 
 
-def config(role: Role, *paths: str, tunnel: str = "") -> str:
+def config(role: Role, *paths: str, tunnel: str = "", server: str = SERVER_ADDRESS) -> str:
     """A configuration; `paths` are the bodies of [Path] sections, `tunnel` is added to [Tunnel]."""
-    peer = f"Peer={SERVER_ADDRESS}\n" if role == "client" else ""
+    peer = f"Peer={server}\n" if role == "client" else ""
     sections = "".join(f"\n[Path]\n{path}\n" for path in paths)
     return f"[Tunnel]\n{peer}{tunnel}{sections}"
 
@@ -138,15 +162,26 @@ class End(Node):
             what=f"{UNIT} to be {state}",
         )
 
+    def wait_status(self, pattern: str, *, timeout: float = 4) -> None:
+        """Wait until the line in ``systemctl status`` has what a regular expression says."""
+        wait_for(
+            lambda: re.search(pattern, self.shown("StatusText")),
+            timeout=timeout,
+            what=f"{pattern} in status",
+        )
+
     def journal(self, *words: str) -> str:
         """What the journal has of the service; `words` are for ``journalctl``."""
         return self.run("journalctl", "-o", "cat", "-u", UNIT, *words).stdout
 
     def log(self) -> str:
-        """The end of the journal of all the system."""
+        """The end of the journal, as far as it is about networks."""
         if not self.alive:
             return "it is down"
-        return self.run("journalctl", "--no-pager", "--lines=100", check=False).stdout
+        units = ("--unit=glorytun*", "--unit=systemd-networkd")
+        return self.run(
+            "journalctl", "-o", "short-precise", "--lines=100", *units, check=False
+        ).stdout
 
     def complaints(self) -> str:
         """What systemd doesn't understand in files of ours, which for it is only a warning."""
@@ -154,9 +189,28 @@ class End(Node):
         pattern = re.compile(r"glorytun.*:\d+:|Unknown (key|section)|/network/.*ignoring", re.I)
         return "\n".join(filter(pattern.search, found.splitlines()))
 
-    def configure(self, *paths: str, tunnel: str = "") -> None:
+    def configure(self, *paths: str, tunnel: str = "", server: str = SERVER_ADDRESS) -> None:
         """Write the configuration; see `config`."""
-        self.write(CONFIG, config(self.role, *paths, tunnel=tunnel))
+        self.write(CONFIG, config(self.role, *paths, tunnel=tunnel, server=server))
+
+    def reconfigure(self, *paths: str, tunnel: str = "", server: str = SERVER_ADDRESS) -> None:
+        """The same, and let it be in force."""
+        self.configure(*paths, tunnel=tunnel, server=server)
+        self.systemctl("reload", UNIT)
+
+    def drop_in(self, text: str) -> None:
+        """Add to the unit, as ``systemctl edit`` does."""
+        self.write("/etc/systemd/system/glorytun@.service.d/50-lab.conf", f"[Service]\n{text}\n")
+        self.systemctl("daemon-reload")
+
+    def name_hosts(self, **hosts: str) -> None:
+        """Let names of ``example.net`` stand for addresses, several separated by spaces."""
+        lines = [
+            f"{address} {name}.example.net\n"
+            for name, addresses in hosts.items()
+            for address in addresses.split()
+        ]
+        self.write("/etc/hosts", "".join(["127.0.0.1 localhost\n", *lines]))
 
     def network(self, path: str, text: str) -> None:
         """Write a file of networkd's, which takes it at once and touches no other device."""
@@ -179,17 +233,23 @@ class End(Node):
         """How often the TUN was opened and closed."""
         return int(self.run("cat", f"/sys/class/net/{TUNNEL}/carrier_changes").stdout)
 
+    def udp_sockets(self) -> dict[int, dict[str, str]]:
+        """By port, what ``ss`` says, such as the mark, and ``sk``, a socket's identity."""
+        rows = self.run("ss", "-u", "-a", "-n", "-e", "-H", "-O").stdout.splitlines()
+        found = [(row.split()[3], re.findall(r"(\w+):(\S+)", row)) for row in rows]
+        return {
+            int(local.rpartition(":")[2]): {"fwmark": "0x0", **dict(facts)}
+            for local, facts in found
+        }
+
     def sent(self, device: str) -> int:
         """Bytes that a device sent."""
         return int(self.device(device)["stats64"]["tx"]["bytes"])
 
     def wait_address(self, address: str) -> None:
-        """Wait until a device has an address."""
-        wait_for(
-            lambda: f" {address}/" in self.run("ip", "-4", "address").stdout,
-            timeout=10,
-            what=f"address {address}",
-        )
+        """Wait until a device has an address that can be used."""
+        words = ("ip", "-o", "address", "show", "to", address, "-tentative")
+        wait_for(lambda: self.run(*words).stdout, timeout=10, what=f"address {address}")
 
     def wait_online(self, *devices: str) -> None:
         """Wait until networkd has set devices up."""
@@ -206,6 +266,15 @@ class End(Node):
         """The path from a local address; empty without one."""
         found = [path for path in self.ask("path").get("paths", []) if path["local"] == address]
         return found[0] if found else {}
+
+    def wait_path(self, address: str, *, timeout: float = READY_TIMEOUT) -> dict[str, Any]:
+        """The path from a local address, as soon as it runs."""
+        wait_for(
+            lambda: self.path_from(address).get("condition") == "running",
+            timeout=timeout,
+            what=f"the path from {address} to run",
+        )
+        return self.path_from(address)
 
     def wait_running(self, count: int, *, timeout: float = READY_TIMEOUT) -> None:
         """Wait until exactly `count` paths run."""
@@ -242,6 +311,17 @@ class Pair:
             end.systemctl("start", UNIT)
         self.wait_running(count)
 
+    def use_ipv6(self) -> None:
+        """Give the WANs and the server IPv6 addresses, too."""
+        for end in self.ends:
+            for wan in range(2):
+                end.write(*wan_file(wan, end.role, families=(4, 6)))
+            end.run("networkctl", "reload")
+        self.server.run("ip", "address", "add", f"{SERVER_ADDRESS_6}/128", "dev", "lo")
+        for end in self.ends:
+            for wan in range(2):
+                end.wait_address(wan_address(wan, end.role, 6))
+
     def wait_running(self, count: int, *, timeout: float = READY_TIMEOUT) -> None:
         """Wait until both have exactly `count` paths that run, and packets go through."""
         for end in self.ends:
@@ -262,10 +342,12 @@ up: list[Pair] = []
 
 
 @contextmanager
-def booted(system: System, *, wans: int = 2, enabled: bool = False) -> Iterator[Pair]:
+def booted(
+    system: System, *, wans: int = 2, enabled: bool = False, server: str = SERVER_ADDRESS
+) -> Iterator[Pair]:
     """Both systems, booted, configured and joined by WANs that networkd has set up.
 
-    With `enabled` the tunnel starts at boot.
+    With `enabled` the tunnel starts at boot. The client knows the server as `server`.
     """
     pair = Pair(End("client"), End("server"))
     key = os.urandom(32).hex() + "\n"
@@ -274,7 +356,7 @@ def booted(system: System, *, wans: int = 2, enabled: bool = False) -> Iterator[
         stack.callback(up.remove, pair)
         for end in pair.ends:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="gt-lab-"))
-            _write_files(Path(directory), system, end.role, key)
+            _write_files(Path(directory), system, end.role, key, server)
             if enabled:
                 _enable(Path(directory))
             stack.callback(end.down)
@@ -288,13 +370,13 @@ def booted(system: System, *, wans: int = 2, enabled: bool = False) -> Iterator[
         yield pair
 
 
-def _write_files(directory: Path, system: System, role: Role, key: str) -> None:
+def _write_files(directory: Path, system: System, role: Role, key: str, server: str) -> None:
     """The installed project, and what belongs to this node."""
     directory.chmod(0o755)
     shutil.copytree(system.files, directory, symlinks=True, dirs_exist_ok=True)
     write(directory, KEY, key, 0o600)
     wans = ["Local=wan0", "Local=wan1"] if role == "client" else []
-    files = dict([(CONFIG, config(role, *wans)), *tun_files(role)])
+    files = dict([(CONFIG, config(role, *wans, server=server)), *tun_files(role)])
     files.update(wan_file(wan, role) for wan in range(2))
     if role == "server":
         address = f"[Match]\nName=lo\n[Network]\nAddress={SERVER_ADDRESS}/32\n"

@@ -211,7 +211,7 @@ S = TypeVar("S", bound=Daemon)
 class Tunnel(Daemon):
     """Ours."""
 
-    program = (sys.executable, "-m", "glorytun")
+    program: Sequence[str] = (sys.executable, "-m", "glorytun")
 
     def show(self) -> dict[str, Any]:
         """What ``show json`` says of the tunnel itself."""

@@ -45,6 +45,13 @@ def test_a_server_without_a_client_says_so() -> None:
     assert "  mtu       not known yet" in lines
 
 
+def test_a_client_names_a_server_that_does_not_resolve() -> None:
+    facts = replace(FACTS, peer=None)
+    document = describe_tunnel(TUNNEL, settings=Settings(client=True), facts=facts)
+    lines = render_tunnel(document, now=NOW).splitlines()
+    assert "  peer      server.example, whose address is not known yet" in lines
+
+
 def test_a_peer_s_software_can_not_command_the_terminal() -> None:
     status = replace(TUNNEL, peer_software="evil\x1b[2J\n")
     document = describe_tunnel(status, settings=Settings(client=True), facts=FACTS)

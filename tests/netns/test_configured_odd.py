@@ -1,0 +1,159 @@
+"""A tunnel of a file on hosts where something is out of the ordinary.
+
+The topology is `configured.home`.
+"""
+
+import pytest
+
+from tests.netns.configured import REMOTE, Configured, add_default_route, home, start
+from tests.netns.topology import Lab
+from tests.netns.tunnel import Tunnels
+from tests.netns.wait import wait_for
+
+FIRST, SECOND = "10.9.1.1", "10.9.2.1"
+"""The client's addresses."""
+
+
+@pytest.mark.xfail(strict=True, reason="the path is made as if no section meant it")
+def test_a_section_that_is_down_is_set_up_by_hand(lab: Lab, tunnels: Tunnels) -> None:
+    """The rest of its settings are those of the file, and so is the server's address."""
+    down = "Local=link2\nState=down\nBeat=300ms\nPeer=10.9.2.2"
+    pair = start(tunnels, home(lab), "Local=link1", down)
+    pair.wait_running()
+    pair.client.command("path", SECOND, "up")
+    wait_for(lambda: SECOND in pair.client.locals(), timeout=2, what="the path")
+    assert [path.remote for path in pair.client.paths()] == [REMOTE, "10.9.2.2"]
+    assert pair.client.settings(SECOND)["beat"] == 0.3
+
+
+@pytest.mark.xfail(strict=True, reason="the path keeps the section of the first link")
+def test_an_address_that_moves_to_another_link(lab: Lab, tunnels: Tunnels) -> None:
+    """The path is then that of the other link's section, though nothing else of it changed."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=link1", "Local=link2\nBeat=300ms")
+    pair.wait_running(2)
+    topology.client.ip(
+        f"address delete {SECOND}/24 dev link2",
+        f"address delete {FIRST}/24 dev link1",
+        f"address add {FIRST}/24 dev link2",
+    )
+    wait_for(lambda: pair.client.locals() == [FIRST], timeout=2, what="the one path")
+    assert pair.client.settings(FIRST)["beat"] == 0.3
+
+
+@pytest.mark.xfail(strict=True, reason="what is sent leaves by the interface that came last")
+def test_two_links_with_one_address(lab: Lab, tunnels: Tunnels) -> None:
+    """As two modems of one kind give it: the path stays on the link of its section."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=link1")
+    pair.wait_running()
+    topology.client.ip(f"address add {FIRST}/24 dev link2")
+    first, second = topology.links
+    with pair.stream() as stream:
+        stream.flow(100)
+        before = first.carried(), second.carried()
+        stream.flow(100)
+    assert first.carried() - before[0] > 20_000
+    assert second.carried() - before[1] < 2_000
+    assert not stream.report.lost, str(stream.report)
+
+
+@pytest.mark.xfail(strict=True, reason="the last words on a path go the way of the others")
+def test_a_path_that_is_gone_is_not_complained_of(lab: Lab, tunnels: Tunnels) -> None:
+    """That the peer can't be told where there is no address any more is no news."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=link1", "Local=link2")
+    pair.wait_running(2)
+    for number in range(10, 15):
+        before = pair.client.logged()
+        # Nothing is sent at this moment but the farewells: beats are 25 s apart without traffic.
+        topology.client.ip("address flush dev link2", f"address add 10.9.2.{number}/24 dev link2")
+        add_default_route(topology.client, 2)
+        pair.client.wait_ends((FIRST, REMOTE), (f"10.9.2.{number}", REMOTE))
+        said = pair.client.logged().removeprefix(before).splitlines()
+        gone = next(i for i, line in enumerate(said) if "was forgotten" in line)
+        assert not [line for line in said[gone:] if "can't send" in line], "\n".join(said)
+
+
+@pytest.mark.xfail(strict=True, reason="the device is known by the name that it had")
+def test_a_tunnel_whose_device_is_renamed(lab: Lab, tunnels: Tunnels) -> None:
+    """No path leads through the tunnel itself, though the glob means every other device."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=*")
+    pair.wait_running(2)
+    topology.client.ip(
+        f"link set {pair.client.dev} down",
+        f"link set {pair.client.dev} name other",
+        "link set other up",
+        "address add 10.9.1.99/24 dev link1",
+        "address add 10.99.0.1/24 dev other",
+    )
+    with pytest.raises(AssertionError, match="in vain"):
+        wait_for(
+            lambda: set(pair.client.locals()) - {FIRST, SECOND}, timeout=1, what="another path"
+        )
+
+
+@pytest.mark.xfail(strict=True, reason="neither the log nor the status says it")
+def test_a_mark_that_may_not_be_set(lab: Lab, tunnels: Tunnels) -> None:
+    """A reload that fails for another reason than the file is refused as a whole, too."""
+    client = tunnels.make(Configured, home(lab).client, peer=REMOTE, paths=("Local=link1",))
+    client.host.ip(f"tuntap add {client.dev} mode tun")
+    client.program = ("setpriv", "--bounding-set", "-net_admin,-net_raw", *client.program)
+    client.start()
+    client.configure("Local=link1\nBeat=300ms", tunnel="FirewallMark=5\n")
+    refused = client.try_reload()
+    message = "datagrams can't be given the mark 0x5: Operation not permitted"
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert client.settings(FIRST)["beat"] == 0.1
+    assert message in client.logged()
+    assert f"reload refused: {message}" in client.status()
+
+
+def test_names_that_are_no_text(lab: Lab, tunnels: Tunnels) -> None:
+    """An interface may be called by bytes that are no UTF-8; others aren't harmed by that."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=*")
+    pair.wait_running(2)
+    topology.client.run(
+        *("sh", "-c"),
+        r"""
+        name=$(printf '\377\376')
+        ip link add "$name" type veth peer name other
+        ip address add 10.44.0.1/24 dev "$name"
+        ip link set other up
+        ip link set "$name" up
+        """,
+    )
+    wait_for(lambda: len(pair.client.paths()) == 3, timeout=2, what="its path")
+    assert pair.client.glorytun("check", str(pair.client.file)).returncode == 0
+    topology.client.ip("link delete other")
+    pair.client.wait_ends((FIRST, REMOTE), (SECOND, REMOTE))
+    pair.ping()
+
+
+def test_more_links_than_paths(lab: Lab, tunnels: Tunnels) -> None:
+    """What is too many is said once for each, and does the others no harm."""
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=*")
+    pair.wait_running(2)
+    topology.client.ip(
+        *(
+            command
+            for number in range(40)
+            for command in (
+                f"link add x{number} type veth peer name y{number}",
+                f"link set y{number} up",
+                f"address add 10.44.{number}.1/24 dev x{number}",
+                f"link set x{number} up",
+            )
+        )
+    )
+    wait_for(lambda: len(pair.client.paths()) == 32, timeout=5, what="32 paths")
+    pair.ping()
+    topology.client.ip(*(f"link delete x{number}" for number in range(40)))
+    pair.client.wait_ends((FIRST, REMOTE), (SECOND, REMOTE))
+    pair.ping()
+    refused = [line for line in pair.client.logged().splitlines() if "no more may be" in line]
+    assert len(refused) == len(set(refused))
