@@ -1,7 +1,8 @@
 """Fixtures of the tests in booted systems, and what these need to run.
 
 They run in a clean Debian 12 and 13 each. LAB_SUITE names others, for development:
-``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone.
+``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone. What is tested is
+the source tree, or with ``LAB_INSTALL=package``, as `make test` has it, the installed Debian package.
 """
 
 import functools
@@ -38,6 +39,11 @@ def suites() -> list[str]:
     return os.environ.get("LAB_SUITE", " ".join(SUITES)).split()
 
 
+def clean_suites() -> list[str]:
+    """Where a package is installed: the host's own system is none to do that in."""
+    return [suite for suite in suites() if suite != HOST]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in this directory, and skip it, with the reason, where it can't run."""
     for item in items:
@@ -70,7 +76,8 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     suite = str(request.param)
     if suite == HOST and unusable_host():
         pytest.skip(unusable_host())
-    system = System(suite)
+    packaged = suite != HOST and os.environ.get("LAB_INSTALL") == "package"
+    system = System(suite, packaged)
     yield system
     system.remove()
 

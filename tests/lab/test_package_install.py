@@ -1,0 +1,129 @@
+"""``apt install ./glorytun_*.deb`` on a fresh Debian, and what `purge` leaves of it: nothing."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import glorytun
+from tests.lab.conftest import clean_suites
+from tests.lab.packaged import FreshSystem, apt, debian_packages, state, tree
+from tests.lab.tunnel import CONFIG, KEY, UNIT, End
+
+OTHER_UNIT = "glorytun@tun1.service"
+"""Enabled too; it fails, since it has no file."""
+
+
+@pytest.fixture(scope="module", params=clean_suites())
+def fresh(request: pytest.FixtureRequest) -> Iterator[FreshSystem]:
+    system = FreshSystem(str(request.param), packaged=True)
+    yield system
+    system.remove()
+
+
+@pytest.fixture
+def node(fresh: FreshSystem) -> Iterator[End]:
+    """A fresh system, booted."""
+    end = End("server")
+    end.start(fresh.root, files=fresh.files)
+    try:
+        end.wait_booted()
+        yield end
+    finally:
+        end.down()
+
+
+def set_up_server(node: End) -> None:
+    """What a user does by hand."""
+    node.run("sh", "-c", f"umask 077; glorytun keygen > {KEY}")
+    node.write(CONFIG, "[Tunnel]\n")
+
+
+def test_it_needs_debian_s_packages_alone(fresh: FreshSystem, node: End) -> None:
+    before = debian_packages(node)
+    said = apt(node, "install", fresh.deb)
+    assert "Traceback" not in said
+    new = debian_packages(node) - before
+    assert {"glorytun", "python3-nacl", "python3-cryptography", "python3-pyroute2"} <= new
+    # "local" are those that no archive has which apt knows, and it knows Debian's alone.
+    sources = node.run("sh", "-c", "cat /etc/apt/sources.list /etc/apt/sources.list.d/* || :")
+    assert set(re.findall(r"https?://\S+", sources.stdout)) == {
+        word for word in sources.stdout.split() if "debian" in word and "://" in word
+    }
+    listed = node.run("apt", "list", "--installed").stdout
+    local = set(re.findall(r"^(\S+?)/.*\[.*\blocal\b.*\]$", listed, re.MULTILINE))
+    assert local & new == {"glorytun"}
+
+
+def test_everything_is_in_place(fresh: FreshSystem, node: End) -> None:
+    """At once, without a reboot; nothing runs that nobody has set up."""
+    apt(node, "install", fresh.deb)
+    assert node.run("glorytun", "version").stdout.strip() == glorytun.__version__
+    assert node.run("stat", "-c", "%U:%G %a", "/run/glorytun", "/etc/glorytun").stdout.split(
+        "\n"
+    ) == ["glorytun:glorytun 750", "root:root 755", ""]
+    assert node.systemctl("is-enabled", "glorytun.target").strip() == "enabled"
+    assert node.systemctl("is-active", "glorytun.target").strip() == "active"
+    assert not node.systemctl("list-units", "--no-legend", "glorytun@*")
+    assert not node.systemctl("list-units", "--failed", "--no-legend")
+    assert not node.complaints()
+
+
+def test_a_tunnel_starts(fresh: FreshSystem, node: End) -> None:
+    apt(node, "install", fresh.deb)
+    set_up_server(node)
+    node.systemctl("enable", "--now", UNIT)
+    assert node.ask("show")["tunnel"]["role"] == "server"
+
+
+def test_purge_leaves_nothing(fresh: FreshSystem, node: End) -> None:
+    """No file, unit, link, user, device: also of tunnels that run, have failed, or are enabled."""
+    files, rest = tree(node), state(node)
+    apt(node, "install", fresh.deb)
+    set_up_server(node)
+    node.systemctl("enable", "--now", UNIT)
+    node.run("systemctl", "enable", "--now", OTHER_UNIT, check=False)
+    assert OTHER_UNIT in node.systemctl("list-units", "--failed")
+    # The user's own files: they would stay.
+    node.run("rm", CONFIG, KEY)
+    said = apt(node, "purge", "--autoremove", "glorytun")
+    assert "/etc/glorytun" not in said
+    now = tree(node)
+    assert now - files == set()
+    assert files - now == set()
+    assert state(node) == rest
+
+
+def test_purge_keeps_what_the_user_made(fresh: FreshSystem, node: End) -> None:
+    """And says so; the user stays too, whom it may belong to."""
+    apt(node, "install", fresh.deb)
+    set_up_server(node)
+    node.systemctl("enable", "--now", UNIT)
+    said = apt(node, "purge", "glorytun")
+    assert "/etc/glorytun is not empty: it stays" in said
+    assert sorted(path.name for path in node.path("/etc/glorytun").iterdir()) == [
+        "tun0.conf",
+        "tun0.key",
+    ]
+    assert node.run("getent", "passwd", "glorytun").stdout
+    assert not node.run("find", "/etc/systemd", "-name", "*glorytun*").stdout
+    # All of it is in use again after another installation.
+    apt(node, "install", fresh.deb)
+    node.systemctl("start", UNIT)
+    assert node.ask("show")
+
+
+def test_remove_keeps_what_is_enabled(fresh: FreshSystem, node: End) -> None:
+    """It stops what runs; after another installation it runs again."""
+    apt(node, "install", fresh.deb)
+    set_up_server(node)
+    node.systemctl("enable", "--now", UNIT)
+    pid = node.main_pid
+    apt(node, "remove", "glorytun")
+    assert node.run("sh", "-c", f"kill -0 {pid}", check=False).returncode != 0
+    assert not node.path("/run/glorytun").exists()
+    assert node.shown("LoadState") == "not-found"
+    assert not node.systemctl("list-units", "--failed", "--no-legend")
+    assert node.path(KEY).exists()
+    apt(node, "install", fresh.deb)
+    assert node.ask("show")
