@@ -1,8 +1,8 @@
 """Fixtures of the tests in booted systems, and what these need to run.
 
 They run in a clean Debian 12 and 13 each. LAB_SUITE names others, for development:
-``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone. What is tested is
-the source tree, or with ``LAB_INSTALL=package``, as `make test` has it, the installed Debian package.
+``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone. They test the
+source tree, or with ``LAB_INSTALL=package``, as `make test` has it, the installed Debian package.
 """
 
 import functools

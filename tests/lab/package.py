@@ -25,10 +25,11 @@ _APT_TIMEOUT = 300
 _UPDATE = "apt-get update -q -o Acquire::GzipIndexes=true"
 
 # Runs a command in a copy of a root, with the host's network, and keeps what it changed. What it
-# removed is there again in the copy, which matters for nothing that apt does.
+# removed is there again in the copy, which matters for nothing that apt does. Another root can be
+# looked at in /other.
 _CHANGE_A_COPY = r"""
-root=$1 keep=$2
-shift 2
+root=$1 keep=$2 other=$3
+shift 3
 dir=$(mktemp --directory --tmpdir gt-lab-XXXXXXXX)
 trap 'umount --recursive "$dir"; rmdir "$dir"' EXIT
 mount -t tmpfs -o mode=0755 layer "$dir"
@@ -37,6 +38,7 @@ mount -t overlay -o "lowerdir=$root,upperdir=$dir/upper,workdir=$dir/work" overl
 cp -a "$keep/." "$dir/root/"
 mount -t proc proc "$dir/root/proc"
 mount --rbind /dev "$dir/root/dev"
+if [ "$other" ]; then mkdir "$dir/root/other" && mount --bind "$other" "$dir/root/other"; fi
 cat /etc/resolv.conf > "$dir/root/etc/resolv.conf"
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
     chroot "$dir/root" "$@" >&2
@@ -87,7 +89,7 @@ def put_packages(files: Path, debs: Sequence[Path]) -> list[str]:
 def fetch(root: Path, files: Path, deb: Path, *packages: str) -> None:
     """Add to `files` what apt needs to install a package, and others, without a network."""
     (there,) = put_packages(files, [deb])
-    _change_a_copy(
+    run_beside(
         root,
         files,
         f"{_UPDATE} && {_install('--download-only', there, *packages)}; rm /var/cache/apt/*.bin",
@@ -98,7 +100,7 @@ def install(root: Path, files: Path, deb: Path) -> None:
     """Add to `files` what the installation of a package changes in a root."""
     (there,) = put_packages(files, [deb])
     clean = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
-    _change_a_copy(root, files, f"{_UPDATE} && {_install(there)} && {clean}")
+    run_beside(root, files, f"{_UPDATE} && {_install(there)} && {clean}")
 
 
 def _install(*words: str) -> str:
@@ -106,6 +108,11 @@ def _install(*words: str) -> str:
     return f"apt-get install -q -y -o APT::Install-Recommends=true {' '.join(words)}"
 
 
-def _change_a_copy(root: Path, files: Path, command: str) -> None:
-    within = ["unshare", "--mount", "sh", "-euc", _CHANGE_A_COPY, "lab", str(root), str(files)]
-    run(*within, "sh", "-euc", command, timeout=_APT_TIMEOUT)
+def run_beside(root: Path, files: Path, command: str, other: Path | str = "") -> str:
+    """Run a shell's command in a copy of a root with `files`, which get what it changes.
+
+    It has the host's network; `other` is a directory that it finds as /other. Returns all it says.
+    """
+    within = ["unshare", "--mount", "sh", "-euc", _CHANGE_A_COPY, "lab"]
+    where = [str(root), str(files), str(other)]
+    return run(*within, *where, "sh", "-euc", command, timeout=_APT_TIMEOUT).stderr

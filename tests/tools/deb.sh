@@ -6,6 +6,7 @@
 # for and lintian, is only read, and has no network. The version says for which Debian it is, so that
 # an upgrade of Debian upgrades the package too: 1.0-1~deb12 comes before 1.0-1~deb13.
 set -eu
+umask 022
 suite=$1
 cd "$(dirname "$0")/../.."
 say() { printf '%s\n' "$*" >&2; }
@@ -26,7 +27,6 @@ upstream=$(sed -n '1s/.*(\(.*\)-.*).*/\1/p' debian/changelog)
 tree=$stage/glorytun-$upstream
 mkdir -p "$tree"
 # The same whoever checked it out, and when.
-umask 022
 git -c safe.directory='*' ls-files -z |
     tar --create --null --files-from=- --mode=u=rwX,go=rX | tar --extract --touch --directory "$tree"
 sed -i "1s/-\(.*\)) [^;]*;/-\1~deb$number) $suite;/" "$tree/debian/changelog"

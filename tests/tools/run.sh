@@ -22,6 +22,7 @@ iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
 bash-completion zsh fish  shells whose completion is tested
 $packages_deb
+man-db                  shows the manual pages of the Debian package
 systemd-container       boots them
 "
 
@@ -101,6 +102,8 @@ case $target in
 test)
     need_root "makes network namespaces and boots containers"
     set_up test
+    # What is installed in booted systems is what users install.
+    export LAB_INSTALL="${LAB_INSTALL:-package}"
     run_tests "$@" ;;
 lab)
     need_root "boots containers"
