@@ -20,7 +20,7 @@ from glorytun.core.settings import SECOND, CipherChoice, Settings, SettingsChang
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import Capability
-from glorytun.errors import ConfigError, DeviceError, TunnelError
+from glorytun.errors import ConfigError, DeviceError, SocketError, TunnelError
 from glorytun.fdstore import DescriptorStore
 from glorytun.follower import Follower
 from glorytun.keyfile import load_key
@@ -148,6 +148,7 @@ class Daemon:
         if configuration is not None:
             self._file = configuration.source
             self._started_with = configuration.tunnel
+            self._udp.set_mark(configuration.tunnel.firewall_mark)
             self._take(configuration)
         control = ControlServer(
             control_socket(self._tun.name), self._make_requests().answer, self._loop
@@ -212,7 +213,6 @@ class Daemon:
     def _take(self, configuration: Configuration) -> None:
         """Let a configuration be in force, as far as that takes no new sockets."""
         tunnel = configuration.tunnel
-        self._udp.set_mark(tunnel.firewall_mark)
         for problem in configuration.warnings:
             log_problem(log, problem)
         change = SettingsChange(
@@ -238,12 +238,14 @@ class Daemon:
             )
         try:
             configuration = load(self._file)
-        except ConfigError as error:
+            self._udp.set_mark(configuration.tunnel.firewall_mark)
+        except (ConfigError, SocketError) as error:
             log_error(log, error)
             self._refusal = first_problem(error)
             self._say_status()
             more = f"`glorytun check {self._file}` shows all that is wrong"
-            raise TunnelError(self._refusal, hint=more if error.problems else "") from error
+            several = isinstance(error, ConfigError) and error.problems
+            raise TunnelError(self._refusal, hint=more if several else "") from error
         self._refusal = ""
         self._warn_of_what_is_fixed(configuration.tunnel)
         self._take(configuration)
@@ -360,6 +362,9 @@ class Daemon:
 
     def _on_send_failure(self, path: PathId, failure: int) -> None:
         """Said once for each path and reason, never for each datagram."""
+        there = {PathId(status.local, status.remote) for status in self._tunnel.path_statuses()}
+        if path not in there:
+            return  # Its last words, for which it may be too late.
         if self._send_failures.get(path) != failure:
             self._send_failures[path] = failure
             log_send_failure(log, path, failure)

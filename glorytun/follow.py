@@ -1,6 +1,6 @@
 """Which paths there should be: those of the configuration, on the addresses that links have now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -35,6 +35,13 @@ class Wanted:
 
     owner: Owner
     settings: PathSettings
+
+
+def sort_addresses(
+    addresses: list[bytes], *, used: Container[bytes], chosen: Container[bytes | None]
+) -> list[bytes]:
+    """Of an interface: those in use before those the kernel would choose before the others."""
+    return sorted(addresses, key=lambda address: (address not in used, address not in chosen))
 
 
 def wanted_paths(

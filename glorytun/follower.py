@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from glorytun.config import PathConfig, TunnelConfig, is_numeric
-from glorytun.core.address import Endpoint, PathId, format_address
+from glorytun.core.address import EVERY_ADDRESS, Endpoint, PathId, format_address
 from glorytun.core.settings import SECOND, PathChange, PathState
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.errors import DeviceError, TunnelError
-from glorytun.follow import Links, Owner, Wanted, wanted_paths
+from glorytun.follow import Links, Owner, Wanted, sort_addresses, wanted_paths
 from glorytun.net import links
 from glorytun.net.links import LinkEvents
 from glorytun.net.loop import Loop
@@ -22,7 +22,7 @@ from glorytun.peers import Addresses, Peers
 from glorytun.report import fields
 
 SETTLE = SECOND // 20
-"""Changes of links come in bursts: they are looked at together, so much after the first."""
+"""Changes of links come in bursts: after a look the next one waits so long."""
 
 _FAILED = (Condition.DEGRADED, Condition.DOWN)
 
@@ -47,11 +47,14 @@ class Follower:
         self._tunnel = tunnel
         self._udp = udp
         self._loop = loop
-        self._own = own
+        # By index: it may be renamed.
+        self._own = links.interface_index(own)
         self._stack = stack
         self.peer = peer
         """The server, as the user named it."""
         self._peers = Peers([peer], port)
+        self._before: Addresses = {}
+        """Of the server that the file named before, while those of its new one aren't known."""
         self._resolver = Resolver(v4=udp.v4, v6=udp.v6)
         stack.callback(self._resolver.close)
         loop.add_reader(self._resolver.fileno(), self._on_answers)
@@ -66,6 +69,7 @@ class Follower:
         self._events: LinkEvents | None = None
         self._links_changed = False
         self._look_at: int | None = None
+        self._looked_at = 0
         self._answers: list[Answer] = []
         self.due_at: int | None = 0
         """When `on_time` is to be called, µs since the epoch; None: nothing is to come."""
@@ -96,6 +100,7 @@ class Follower:
         if self._events is None:
             self._watch_links()
         assert tunnel.peer is not None
+        self._before = self.addresses
         self.peer = tunnel.peer
         self._configs = configs
         hosts = {tunnel.peer, *(config.peer for config in configs if config.peer is not None)}
@@ -105,6 +110,7 @@ class Follower:
         self._ask(now)
         self._look(now)
         self._follow(now, is_new=True)
+        self.reschedule(now)
 
     def _watch_links(self) -> None:
         self._events = events = LinkEvents()
@@ -123,13 +129,26 @@ class Follower:
         """Take the server's addresses, best first, from who has resolved its name already."""
         self._peers.learn(self.peer, found, now)
 
-    def note_change(self, path: PathId, change: PathChange) -> None:
-        """The user set a path by hand."""
+    def paths_from(self, local: bytes) -> list[PathId]:
+        """Those that the file means, also while they are set down."""
+        return [path for path in self._wanted if path.local == local]
+
+    def set_by_hand(self, path: PathId, change: PathChange, now: int) -> None:
+        """Make or change a path as the user wants it. Raises TunnelError."""
         wanted = self._wanted.get(path)
-        if wanted is not None:
+        if wanted is None:
+            self._tunnel.set_path(path, change, now)
+            return
+        values = {name: value for name, value in asdict(change).items() if value is not None}
+        former = self._changes.get(wanted.owner, {})
+        settings = asdict(wanted.settings) | former | values
+        if settings["state"] != PathState.DOWN or self._is_there(path):
+            self._tunnel.set_path(path, PathChange(**settings), now)
             self._made[path] = wanted.owner
-            values = {name: value for name, value in asdict(change).items() if value is not None}
-            self._changes.setdefault(wanted.owner, {}).update(values)
+        self._changes[wanted.owner] = former | values
+
+    def _is_there(self, path: PathId) -> bool:
+        return path in {PathId(found.local, found.remote) for found in self._tunnel.path_statuses()}
 
     # Following.
 
@@ -143,26 +162,30 @@ class Follower:
         """Do what is due."""
         if self._links_changed:
             self._links_changed = False
-            self._look_at = self._look_at or now + SETTLE
+            self._look_at = max(now, self._looked_at + SETTLE)
         if self._answers:
             self._learn(now)
-        if self._look_at is not None and now >= self._look_at:
-            self._look_at = None
-            self._look(now)
+        if self._look_at is not None and now >= self._look_at and self._look(now):
             self._peers.hurry()
             self._follow(now)
         self._ask(now)
         self.reschedule(now)
 
-    def _look(self, now: int) -> None:
-        """Take the addresses that links have now."""
+    def _look(self, now: int) -> bool:
+        """Take the addresses that links have now; whether they are others."""
+        self._look_at = None
+        self._looked_at = now
         try:
-            self._links = links.local_addresses()
+            found = links.local_addresses()
         except DeviceError as error:
             log.warning("%s", error)
             self._look_at = now + SECOND
-            return
-        self._udp.set_interfaces(links.interface_indices(self._links))
+            return False
+        bound = self._udp.bound.address
+        if bound not in EVERY_ADDRESS:
+            found = {name: [bound] if bound in owned else [] for name, owned in found.items()}
+        before, self._links = self._links, found
+        return found != before
 
     def _follow(self, now: int, *, is_new: bool = False) -> None:
         """Make and end paths, so that they are the wanted ones.
@@ -171,21 +194,33 @@ class Follower:
         """
         there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
         found = {name: self._sort(name, addresses) for name, addresses in self._links.items()}
-        self._wanted = wanted_paths(self._configs, found, self._peer_of, own=self._own)
+        own = links.interface_name(self._own)
+        self._wanted = wanted_paths(self._configs, found, self._peer_of, own=own)
+        self._bind_to_interfaces()
         for path in (self._made.keys() & there) - self._wanted.keys():
             self._tunnel.remove_path(path, self._why_gone(path, is_new=is_new), now)
         self._made = {path: owner for path, owner in self._made.items() if path in self._wanted}
         for path, wanted in self._wanted.items():
-            if is_new or path not in there:
+            is_moved = self._made.get(path, wanted.owner) != wanted.owner
+            if is_new or is_moved or path not in there:
                 self._set(path, wanted, now, is_there=path in there)
 
     def _sort(self, interface: str, addresses: list[bytes]) -> list[bytes]:
-        """Addresses in use stay so; else the one comes first that the kernel would choose."""
+        """The addresses of an interface, the best first."""
         used = {path.local for path in self._made}
         chosen = {
-            links.source_address(peer, interface=interface) for peer in self.addresses.values()
+            links.source_address(peer, interface=interface) for peer in self._peer_of(None).values()
         }
-        return sorted(addresses, key=lambda address: (address not in used, address not in chosen))
+        return sort_addresses(addresses, used=used, chosen=chosen)
+
+    def _bind_to_interfaces(self) -> None:
+        """Let what is sent from an address leave by the interface that has it."""
+        names = {address: name for name, owned in self._links.items() for address in owned}
+        # Two interfaces may have one address: that counts which the file means.
+        names |= {path.local: wanted.owner.interface for path, wanted in self._wanted.items()}
+        self._udp.set_interfaces(
+            {address: links.interface_index(name) for address, name in names.items()}
+        )
 
     def _why_gone(self, path: PathId, *, is_new: bool) -> str:
         if not any(path.local in addresses for addresses in self._links.values()):
@@ -206,7 +241,9 @@ class Follower:
         self._made[path] = wanted.owner
 
     def _peer_of(self, host: str | None) -> Addresses:
-        return self._peers.get(host or self.peer)
+        if host is None:
+            return self.addresses or self._before
+        return self._peers.get(host)
 
     # Names.
 

@@ -80,7 +80,8 @@ def _load_file(path: str) -> bytes:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise KeyFileError(
-                f"{path} is not a regular file", hint="`keyfile -` reads from a pipe"
+                f"{path} is not a regular file",
+                hint="`glorytun bind … keyfile -` reads from a pipe",
             )
         key = parse_key(os.read(fd, _READ_LIMIT + 1), name=path)
     finally:

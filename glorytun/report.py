@@ -68,9 +68,9 @@ def log_problem(log: logging.Logger, problem: Problem) -> None:
         log.error("%s", problem, extra={"fields": place})
 
 
-def first_problem(error: ConfigError) -> str:
-    """What is wrong with a file, in one line."""
-    for problem in error.problems:
+def first_problem(error: GlorytunError) -> str:
+    """What is wrong, in one line; with a file: the first that is wrong with it."""
+    for problem in error.problems if isinstance(error, ConfigError) else ():
         if isinstance(problem, Problem) and not problem.warning:
             return problem.summary
     return " ".join(str(error).split())

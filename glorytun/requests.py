@@ -95,15 +95,19 @@ class Requests:
     # Changing.
 
     def _set_path(self, address: bytes, change: PathChange) -> None:
+        now = self.clock.now()
         paths = [
             PathId(status.local, status.remote)
             for status in self.tunnel.path_statuses()
             if status.local == address
         ]
-        for path in paths or [self._new_path(address)]:
-            self.tunnel.set_path(path, change, self.clock.now())
-            if self.follower:
-                self.follower.note_change(path, change)
+        if self.follower is None:
+            for path in paths or [self._new_path(address)]:
+                self.tunnel.set_path(path, change, now)
+            return
+        known = dict.fromkeys([*paths, *self.follower.paths_from(address)])
+        for path in known or [self._new_path(address)]:
+            self.follower.set_by_hand(path, change, now)
 
     def _new_path(self, address: bytes) -> PathId:
         """A client's, to the server that the user named. Raises TunnelError."""

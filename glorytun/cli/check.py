@@ -45,19 +45,24 @@ def run(found: dict[str, Any]) -> int:
         raise
     findings = find(configuration, name)
     for problem in configuration.warnings:
-        print(problem, file=sys.stderr)
+        print(_printable(str(problem)), file=sys.stderr)
     for warning in findings.warnings:
-        print(f"glorytun: warning: {warning}", file=sys.stderr)
+        print(_printable(f"glorytun: warning: {warning}"), file=sys.stderr)
     if as_json:
         print_json(_describe(configuration, findings))
     else:
-        print(_render(configuration, findings))
+        print(_printable(_render(configuration, findings)))
     if findings.key_problem and not findings.usable:
         raise findings.key_problem
     return 0
 
 
 # Telling.
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal can't show: the kernel takes any bytes for an interface's name."""
+    return text.encode(errors="replace").decode()
 
 
 def _render(configuration: Configuration, findings: Findings) -> str:

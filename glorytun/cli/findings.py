@@ -6,7 +6,7 @@ from glorytun.config import PathConfig
 from glorytun.configfile import Configuration, key_path
 from glorytun.core.address import V4_PREFIX, Endpoint, PathId, format_address, is_v4, pack_address
 from glorytun.errors import KeyFileError, ResolveError
-from glorytun.follow import Links, sections_of, wanted_paths
+from glorytun.follow import Links, sections_of, sort_addresses, wanted_paths
 from glorytun.keyfile import load_key
 
 
@@ -143,11 +143,9 @@ class _Links:
         self._away = links.interfaces_away()
         self._links: Links = {}
         for name, addresses in links.local_addresses().items():
-            # As the follower has it: the one comes first that the kernel would choose.
             server = self._peer_of(None).values()
             chosen = {links.source_address(endpoint, interface=name) for endpoint in server}
-            first = [address for address in addresses if address in chosen]
-            self._links[name] = first + [address for address in addresses if address not in first]
+            self._links[name] = sort_addresses(addresses, used=(), chosen=chosen)
         self._wanted = wanted_paths(self._configs, self._links, self._peer_of, own=own)
         self.warnings: list[Warned] = []
         """Of the sections that were asked for."""

@@ -9,6 +9,9 @@ V4_PREFIX = bytes(10) + b"\xff\xff"
 ANY = bytes(16)
 """The address that stands for every one: ``::`` and, by convention here, ``0.0.0.0`` too."""
 
+EVERY_ADDRESS = (ANY, V4_PREFIX + bytes(4))
+"""What a socket is bound to that is bound to no address in particular."""
+
 
 def pack_address(address: str | IPv4Address | IPv6Address) -> bytes:
     """16 bytes of an address. Raises ValueError when it isn't one."""

@@ -194,12 +194,12 @@ def _attach_error(error: OSError, name: str | None) -> DeviceError:
         case errno.EBUSY:
             return DeviceError(
                 f"{device} is in use by another process",
-                hint="choose another name with `dev`; `glorytun list` shows running tunnels",
+                hint="choose another name; `glorytun list` shows running tunnels",
             )
         case errno.EINVAL if name:
             return DeviceError(
                 f"{device} exists and {_kind(name)}",
-                hint=f"choose another name with `dev`, or remove it with `ip link delete {name}`",
+                hint=f"choose another name, or remove it with `ip link delete {name}`",
             )
     return DeviceError(f"{device} can't be opened: {_reason(error)}")
 

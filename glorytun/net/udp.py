@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 
-from glorytun.core.address import ANY, V4_PREFIX, Endpoint, PathId, format_address, is_v4
+from glorytun.core.address import EVERY_ADDRESS, V4_PREFIX, Endpoint, PathId, format_address, is_v4
 from glorytun.core.batch import Batch
 from glorytun.errors import SocketError
 
@@ -30,7 +30,6 @@ _PKTINFO_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size)
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
 
-_V4_ANY = V4_PREFIX + bytes(4)
 _DATAGRAM_MAX = 65536
 """No UDP payload is longer, so that none is ever truncated."""
 _BUFFER_BYTES = 8 << 20
@@ -215,7 +214,7 @@ class UdpSocket:
             level, kind = socket.IPPROTO_IP, _IP_PKTINFO
             info = _V4_PKTINFO.pack(interface, local[12:], bytes(4))
             destination = (format_address(remote.address), remote.port)
-        free = local in {ANY, _V4_ANY}
+        free = local in EVERY_ADDRESS
         if len(self._sent) >= _CACHED_PATHS:
             self._sent.clear()
         encoded = self._sent[path] = ([] if free else [(level, kind, info)], destination)

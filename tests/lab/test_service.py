@@ -107,6 +107,7 @@ def test_what_is_missing_is_said(pair: Pair, what: str) -> None:
     pair.client.path(name).unlink()
     assert pair.client.run("systemctl", "start", UNIT, check=False).returncode != 0
     pair.client.wait_state("failed")
+    assert (pair.client.shown("ExecMainStatus"), pair.client.shown("NRestarts")) == ("78", "0")
     assert name in pair.client.systemctl("status", UNIT, check=False)
     assert "Traceback" not in pair.client.journal()
 

@@ -14,7 +14,6 @@ FIRST, SECOND = "10.9.1.1", "10.9.2.1"
 """The client's addresses."""
 
 
-@pytest.mark.xfail(strict=True, reason="the path is made as if no section meant it")
 def test_a_section_that_is_down_is_set_up_by_hand(lab: Lab, tunnels: Tunnels) -> None:
     """The rest of its settings are those of the file, and so is the server's address."""
     down = "Local=link2\nState=down\nBeat=300ms\nPeer=10.9.2.2"
@@ -26,7 +25,6 @@ def test_a_section_that_is_down_is_set_up_by_hand(lab: Lab, tunnels: Tunnels) ->
     assert pair.client.settings(SECOND)["beat"] == 0.3
 
 
-@pytest.mark.xfail(strict=True, reason="the path keeps the section of the first link")
 def test_an_address_that_moves_to_another_link(lab: Lab, tunnels: Tunnels) -> None:
     """The path is then that of the other link's section, though nothing else of it changed."""
     topology = home(lab)
@@ -41,7 +39,6 @@ def test_an_address_that_moves_to_another_link(lab: Lab, tunnels: Tunnels) -> No
     assert pair.client.settings(FIRST)["beat"] == 0.3
 
 
-@pytest.mark.xfail(strict=True, reason="what is sent leaves by the interface that came last")
 def test_two_links_with_one_address(lab: Lab, tunnels: Tunnels) -> None:
     """As two modems of one kind give it: the path stays on the link of its section."""
     topology = home(lab)
@@ -58,7 +55,6 @@ def test_two_links_with_one_address(lab: Lab, tunnels: Tunnels) -> None:
     assert not stream.report.lost, str(stream.report)
 
 
-@pytest.mark.xfail(strict=True, reason="the last words on a path go the way of the others")
 def test_a_path_that_is_gone_is_not_complained_of(lab: Lab, tunnels: Tunnels) -> None:
     """That the peer can't be told where there is no address any more is no news."""
     topology = home(lab)
@@ -75,7 +71,6 @@ def test_a_path_that_is_gone_is_not_complained_of(lab: Lab, tunnels: Tunnels) ->
         assert not [line for line in said[gone:] if "can't send" in line], "\n".join(said)
 
 
-@pytest.mark.xfail(strict=True, reason="the device is known by the name that it had")
 def test_a_tunnel_whose_device_is_renamed(lab: Lab, tunnels: Tunnels) -> None:
     """No path leads through the tunnel itself, though the glob means every other device."""
     topology = home(lab)
@@ -94,7 +89,6 @@ def test_a_tunnel_whose_device_is_renamed(lab: Lab, tunnels: Tunnels) -> None:
         )
 
 
-@pytest.mark.xfail(strict=True, reason="neither the log nor the status says it")
 def test_a_mark_that_may_not_be_set(lab: Lab, tunnels: Tunnels) -> None:
     """A reload that fails for another reason than the file is refused as a whole, too."""
     client = tunnels.make(Configured, home(lab).client, peer=REMOTE, paths=("Local=link1",))

@@ -154,7 +154,7 @@ def test_in_use(host: Host, tun: Tun) -> None:
         open_tun(host, "tun0")
     assert str(caught.value) == (
         "tun0 is in use by another process "
-        "(choose another name with `dev`; `glorytun list` shows running tunnels)"
+        "(choose another name; `glorytun list` shows running tunnels)"
     )
 
 
@@ -172,7 +172,7 @@ def test_name_of_another_device(host: Host, make: str, kind: str) -> None:
     try:
         assert failure(host, name="other") == (
             f"other exists and {kind} "
-            "(choose another name with `dev`, or remove it with `ip link delete other`)"
+            "(choose another name, or remove it with `ip link delete other`)"
         )
     finally:
         host.ip("link delete other")

@@ -137,7 +137,7 @@ def make_empty(key: Path) -> str:
 def make_directory(key: Path) -> str:
     key.unlink()
     key.mkdir(mode=0o700)
-    return f"{key} is not a regular file (`keyfile -` reads from a pipe)"
+    return f"{key} is not a regular file (`glorytun bind … keyfile -` reads from a pipe)"
 
 
 @pytest.mark.parametrize("spoil", [make_open, make_missing, make_short, make_empty, make_directory])
@@ -195,7 +195,7 @@ def test_a_device_that_is_no_tun(daemon: Configured) -> None:
     daemon.host.ip(f"link add {daemon.dev} type veth peer name other")
     assert refusal(daemon) == (
         1,
-        f"glorytun: {daemon.dev} exists and is no TUN device (choose another name with `dev`, or "
+        f"glorytun: {daemon.dev} exists and is no TUN device (choose another name, or "
         f"remove it with `ip link delete {daemon.dev}`)\n",
     )
 
@@ -221,7 +221,7 @@ def test_a_tunnel_that_runs_already(daemon: Configured) -> None:
     daemon.configure("Local=link1", tunnel="Port=5001\n")
     assert refusal(daemon) == (
         1,
-        f"glorytun: {daemon.dev} is in use by another process (choose another name with `dev`; "
+        f"glorytun: {daemon.dev} is in use by another process (choose another name; "
         "`glorytun list` shows running tunnels)\n",
     )
     assert daemon.show()["pid"] == daemon.pid

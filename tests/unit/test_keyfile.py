@@ -79,7 +79,10 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo, mode=0o600)
     for path in (fifo, tmp_path, Path("/dev/null")):
-        assert refusal(path) == f"{path} is not a regular file (`keyfile -` reads from a pipe)"
+        assert (
+            refusal(path)
+            == f"{path} is not a regular file (`glorytun bind … keyfile -` reads from a pipe)"
+        )
 
 
 def test_a_missing_file_is_told_how_to_make_a_key(tmp_path: Path) -> None:
