@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 import glorytun
+from tests.lab import package
 from tests.lab.conftest import clean_suites
+from tests.lab.install import SUITES
 from tests.lab.packaged import FreshSystem, apt, debian_packages, state, tree
 from tests.lab.tunnel import CONFIG, KEY, UNIT, End
 
@@ -49,6 +51,24 @@ def test_it_needs_debian_s_packages_alone(fresh: FreshSystem, node: End) -> None
     listed = node.run("apt", "list", "--installed").stdout
     local = set(re.findall(r"^(\S+?)/.*\[.*\blocal\b.*\]$", listed, re.MULTILINE))
     assert local & new == {"glorytun"}
+
+
+def test_the_readme_tells_its_size(fresh: FreshSystem, node: End) -> None:
+    """To a fifth, in the column of this Debian."""
+    before = debian_packages(node)
+    apt(node, "install", fresh.deb)
+    new = debian_packages(node) - before
+    listed = node.run("dpkg-query", "--show", "--showformat=${Package} ${Installed-Size}\n").stdout
+    sizes = {name: int(size) * 1024 for name, size in map(str.split, listed.splitlines())}
+    readme = (package.PROJECT / "README.md").read_text()
+    for row, names in [
+        ("installed size of glorytun", {"glorytun"}),
+        ("of the packages of Debian's that come with it", new - {"glorytun"}),
+    ]:
+        found = re.search(rf"\| {row} \| ([\d.]+) MB \| ([\d.]+) MB \|", readme)
+        assert found
+        told = float(found[1 + SUITES.index(fresh.suite)]) * 1e6
+        assert told == pytest.approx(sum(sizes[name] for name in names), rel=0.2)
 
 
 def test_everything_is_in_place(fresh: FreshSystem, node: End) -> None:
