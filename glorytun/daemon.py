@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from glorytun.core.settings import SECOND, CipherChoice, Settings, SettingsChang
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import Capability
-from glorytun.errors import ConfigError, DeviceError, SocketError, TunnelError
+from glorytun.errors import ConfigError, DeviceError, GlorytunError, SocketError, TunnelError
 from glorytun.fdstore import DescriptorStore
 from glorytun.follower import Follower
 from glorytun.keyfile import load_key
@@ -32,7 +33,7 @@ from glorytun.net.names import resolve
 from glorytun.net.pump import Pump
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
-from glorytun.notify import notify, watchdog_interval
+from glorytun.notify import is_watched, notify, watchdog_interval
 from glorytun.options import SECTIONS
 from glorytun.report import (
     fields,
@@ -50,6 +51,8 @@ CLOCK_BEHIND = SECOND
 """A step back of the system clock that is worth a line in the log."""
 LATE = 2 * SECOND
 """A tunnel whose timers are overdue by so much hangs, though the loop turns."""
+TRY_AGAIN = 2
+"""Seconds."""
 GOODBYE_SPARE = SECOND // 50
 GOODBYE_MAX = SECOND // 4
 """How long the last packets may take, µs: a round trip and a little more, but not for ever."""
@@ -70,7 +73,8 @@ def run(options: BindOptions) -> int:
 
 def run_configured(name: str, file: Path) -> int:
     """Run the tunnel of a configuration file on the device `name`; otherwise as `run`."""
-    configuration = load(file)
+    with _reasons():
+        configuration = load(file)
     tunnel = configuration.tunnel
     options = BindOptions(
         bind_address=tunnel.bind,
@@ -86,9 +90,25 @@ def run_configured(name: str, file: Path) -> int:
 
 def _run(options: BindOptions, configuration: Configuration | None) -> int:
     journal.start()
-    with ExitStack() as stack:
+    with _reasons(), ExitStack() as stack:
         Daemon(options, configuration, stack).run()
     return 0
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Leave in `systemctl status` why the tunnel ended.
+
+    What may mend itself, such as a port in use, is tried again by systemd, half a second after the
+    end, as a crash has to be: here it takes longer.
+    """
+    try:
+        yield
+    except GlorytunError as error:
+        notify(STATUS=first_problem(error))
+        if isinstance(error, DeviceError | SocketError) and is_watched():
+            select.select([], [], [], TRY_AGAIN)
+        raise
 
 
 class Daemon:
@@ -276,7 +296,7 @@ class Daemon:
         self._say_status()
         while not self._stopping:
             self._turn()
-        notify(STOPPING=1)
+        notify(STOPPING=1, STATUS="stopped")
         name = signal.Signals(self._stopping).name
         log.info("stopped by %s", name, extra=fields("stopped", signal=name))
         if self._stopping == signal.SIGHUP:

@@ -10,7 +10,8 @@ Every message says what, where, and what to do next, and never holds a secret.
     ├── DeviceError        a TUN device that can't be opened or set up
     ├── SocketError        a UDP or control socket that can't be opened
     ├── TunnelError        a request that a running tunnel refuses
-    └── NoTunnelError      no running tunnel fits the command
+    ├── NoTunnelError      no running tunnel fits the command
+    └── SetupError         what the wizard can't do on this host
 
 `ValueError` and `TypeError` are our own mistakes and never raised for what a peer sent.
 """
@@ -67,3 +68,7 @@ class TunnelError(GlorytunError):
 
 class NoTunnelError(GlorytunError):
     """No running tunnel, or several, where one is needed."""
+
+
+class SetupError(GlorytunError):
+    """What `glorytun-setup` can't do: a wrong answer, or something on the host against it."""

@@ -5,13 +5,17 @@ kept over a restart and a crash, not over a stop.
 """
 
 import os
+import select
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from glorytun.errors import GlorytunError
 from glorytun.notify import notify
 
 _FIRST = 3
 """SD_LISTEN_FDS_START."""
+_TRIES, _PAUSE = 50, 0.02
+"""How often to try, and seconds between."""
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -41,6 +45,7 @@ class DescriptorStore:
         if left is not None and owner is None:
             os.close(left)
             _drop(name)
+            owner = _insist(make)
         if owner is None:
             owner = make()
         # Kept once, though it may be there already.
@@ -52,6 +57,16 @@ class DescriptorStore:
         for name in list(self._left):
             os.close(self._left.pop(name))
             _drop(name)
+
+
+def _insist(make: Callable[[], _Owner]) -> _Owner:
+    """Try again for a moment: until systemd has closed the old one, it is in the new one's way."""
+    for _ in range(_TRIES):
+        try:
+            return make()
+        except GlorytunError:
+            select.select([], [], [], _PAUSE)
+    return make()
 
 
 def _drop(name: str) -> None:

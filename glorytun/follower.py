@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-from glorytun.config import PathConfig, TunnelConfig, is_numeric
-from glorytun.core.address import EVERY_ADDRESS, Endpoint, PathId, format_address
+from glorytun.config import LocalKind, PathConfig, TunnelConfig, is_numeric
+from glorytun.core.address import EVERY_ADDRESS, Endpoint, PathId, format_address, is_v4
 from glorytun.core.settings import SECOND, PathChange, PathState
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
@@ -86,9 +86,16 @@ class Follower:
 
     @property
     def missing(self) -> int:
-        """The sections of the file that have no path now."""
+        """The sections of the file that ought to have a path, and have none now.
+
+        A glob needs none: it is for what may come.
+        """
         there = {(owner.local, owner.peer) for owner in self._made.values()}
-        return sum((config.local, config.peer) not in there for config in self._configs)
+        return sum(
+            (config.local, config.peer) not in there
+            for config in self._configs
+            if config.settings.state != PathState.DOWN and config.kind is not LocalKind.GLOB
+        )
 
     # The file.
 
@@ -219,7 +226,14 @@ class Follower:
         # Two interfaces may have one address: that counts which the file means.
         names |= {path.local: wanted.owner.interface for path, wanted in self._wanted.items()}
         self._udp.set_interfaces(
-            {address: links.interface_index(name) for address, name in names.items()}
+            {address: links.interface_index(name) for address, name in names.items()},
+            unsourced={
+                path
+                for path, wanted in self._wanted.items()
+                if not is_v4(path.local)
+                and links.source_address(path.remote, interface=wanted.owner.interface)
+                == path.local
+            },
         )
 
     def _why_gone(self, path: PathId, *, is_new: bool) -> str:

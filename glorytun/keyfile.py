@@ -110,6 +110,8 @@ def _unreadable(path: str, error: OSError) -> KeyFileError:
     hint = ""
     if isinstance(error, FileNotFoundError):
         hint = "`glorytun keygen` makes a key"
+    elif isinstance(error, PermissionError):
+        hint = "it must belong to whoever runs the tunnel; the service's user is glorytun"
     return KeyFileError(f"key file {path}: {error.strerror or error}", hint=hint)
 
 

@@ -25,6 +25,11 @@ def notify(*, descriptor: int | None = None, **fields: str | int) -> None:
         sender.sendmsg([text.encode()], ancillary, flags, address)
 
 
+def is_watched() -> bool:
+    """Whether a systemd runs this process as a service, and is told of it."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def watchdog_interval() -> int:
     """How often WATCHDOG=1 is to be sent, µs: half of what the unit allows; 0 = never."""
     allowed = os.environ.get("WATCHDOG_USEC", "")

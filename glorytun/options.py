@@ -122,8 +122,9 @@ _TUNNEL = (
         key="KeyFile",
         name="keyfile",
         parse=_parse_key_file,
-        help="The file with the secret key, which only its owner may read. Without it: "
-        "the service's credential `key`, else `/etc/glorytun/NAME.key`.",
+        help="The file with the secret key, which only its owner may read: for the service its "
+        "user `glorytun`. Without it: the service's credential `key`, that is root's "
+        "`/etc/glorytun/NAME.key`.",
     ),
     Option(
         key="Cipher",

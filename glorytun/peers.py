@@ -59,10 +59,14 @@ class Peers:
         return known.error if known else ""
 
     def change(self, hosts: Iterable[str], port: int) -> None:
-        """Name other hosts, or another port; what is known of a host that stays is kept."""
+        """Name other hosts, or another port; all are asked for again.
+
+        What is known of a host that stays is kept.
+        """
         self._port = port
         self._hosts = {host: self._hosts.get(host, _Host()) for host in hosts}
         for known in self._hosts.values():
+            known.answered_at = None
             known.used = {v4: used._replace(port=port) for v4, used in known.used.items()}
 
     # Asking.

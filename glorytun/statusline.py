@@ -1,6 +1,6 @@
 """The line about a tunnel in `systemctl status`."""
 
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathState
 from glorytun.core.status import Condition, PathStatus
 
 _UNITS = ((10**9, "Gbit/s"), (10**6, "Mbit/s"), (10**3, "kbit/s"))
@@ -14,6 +14,7 @@ class StatusLine:
     def __init__(self, *, client: bool) -> None:
         # What a client receives comes down from the Internet.
         self._words = ("down", "up") if client else ("in", "out")
+        self._idle = "no path is up" if client else "waiting for a client"
         self._sent = self._received = 0
         self._measured_at: int | None = None
         self._rates = (0.0, 0.0)
@@ -30,7 +31,9 @@ class StatusLine:
     ) -> str:
         """The line; `missing` are paths that ought to be there and have no link now."""
         running = sum(path.condition is Condition.RUNNING for path in paths)
-        parts = [f"{running} of {len(paths) + missing} paths running, {self._flow()}"]
+        # What is set down is as it should be.
+        wanted = missing + sum(path.settings.state != PathState.DOWN for path in paths)
+        parts = [f"{running} of {wanted} paths running, {self._flow()}" if wanted else self._idle]
         parts += [trouble] if trouble else []
         parts += [f"reload refused: {refusal}"] if refusal else []
         return "; ".join(parts)

@@ -73,8 +73,8 @@ def find(configuration: Configuration, name: str) -> Findings:
     key_problem = _key_problem(key_file)
     peers, unresolved = _resolve_peers(configuration)
     warnings = [Warned(message=error.args[0], hint=error.hint) for error in unresolved.values()]
-    if _is_unreadable(key_problem):
-        warnings.append(Warned(message=f"{key_problem}, so that it was not checked"))
+    if key_problem and _is_unreadable(key_problem):
+        warnings.append(Warned(message=f"{key_problem.args[0]}, so that it was not checked"))
     sections: tuple[FoundSection, ...] = ()
     if configuration.paths:
         links = _Links(configuration, peers, own=name)

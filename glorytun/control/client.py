@@ -66,7 +66,10 @@ def ask(request: Request, device: str | None, *, timeout: float = 2.0) -> dict[s
 def _only_tunnel() -> str:
     match find_tunnels():
         case []:
-            raise NoTunnelError("no tunnel is running", hint="`glorytun bind` runs one")
+            raise NoTunnelError(
+                "no tunnel is running",
+                hint="`systemctl start glorytun@NAME` starts one",
+            )
         case [device]:
             return device
         case devices:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glorytun.core.address import Endpoint, PathId, format_address, is_v4
+from glorytun.net.links import source_address
 
 _RTM_F_FIB_MATCH = 0x2000
 """linux/rtnetlink.h: show the route itself, or that there is none."""
@@ -25,12 +26,10 @@ def has_route(path: PathId, interface: str, *, mark: int = 0) -> bool:
     if is_v4(path.local):
         flags = _RTM_F_FIB_MATCH
         return _route(path.remote, path.local, oif=index, mark=mark, flags=flags) is not None
-    # With a source the interface is a wish only to whom asks (ip6_route_output_flags()), though
-    # not to whom sends (ip6_dst_lookup_tail()); without one no rule finds it by its source.
-    return any(
-        _leads_over(_route(path.remote, source, oif=index, mark=mark), index)
-        for source in (path.local, None)
-    )
+    # As `UdpSocket.set_interfaces` has it: without a source where the kernel would choose ours.
+    chosen = source_address(path.remote, interface=interface) == path.local
+    source = None if chosen else path.local
+    return _leads_over(_route(path.remote, source, oif=index, mark=mark), index)
 
 
 def drops_answers(path: PathId, interface: str) -> bool:

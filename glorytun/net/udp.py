@@ -7,8 +7,17 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Container
 
-from glorytun.core.address import EVERY_ADDRESS, V4_PREFIX, Endpoint, PathId, format_address, is_v4
+from glorytun.core.address import (
+    ANY,
+    EVERY_ADDRESS,
+    V4_PREFIX,
+    Endpoint,
+    PathId,
+    format_address,
+    is_v4,
+)
 from glorytun.core.batch import Batch
 from glorytun.errors import SocketError
 
@@ -56,6 +65,7 @@ class UdpSocket:
         self._into = [self._buffer]
         self._received: dict[tuple[object, bytes], PathId] = {}
         self._interfaces: dict[bytes, int] = {}
+        self._unsourced: Container[PathId] = ()
         self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
         self.traffic_class = 0
         """The byte in the IP header (DSCP << 2) of what is sent."""
@@ -153,13 +163,19 @@ class UdpSocket:
                 failure = failure or error.errno or errno.EIO
         return failure
 
-    def set_interfaces(self, interfaces: dict[bytes, int]) -> None:
+    def set_interfaces(
+        self, interfaces: dict[bytes, int], *, unsourced: Container[PathId] = ()
+    ) -> None:
         """Let what is sent from an address (16 bytes) leave by one interface (its index) only.
 
         The routes are then those of that interface (ip(7), IP_PKTINFO), so that a second path
         doesn't leave by the default route. From other addresses the routes decide.
+
+        In IPv6 the interface is only a wish where the source is given (ip6_route_output_flags()).
+        So it is left out on the `unsourced` paths, for which the kernel would choose the same.
         """
         self._interfaces = interfaces
+        self._unsourced = unsourced
         self._sent.clear()
 
     def set_traffic_class(self, traffic_class: int) -> None:
@@ -207,7 +223,8 @@ class UdpSocket:
         if self.v6:
             # A mapped source address in IPV6_PKTINFO serves IPv4: ip_cmsg_send().
             level, kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
-            info = _V6_PKTINFO.pack(local, remote.scope or interface)
+            source = ANY if path in self._unsourced else local
+            info = _V6_PKTINFO.pack(source, remote.scope or interface)
             text = socket.inet_ntop(socket.AF_INET6, remote.address)
             destination = (text, remote.port, 0, remote.scope)
         else:

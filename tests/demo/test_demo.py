@@ -15,6 +15,7 @@ from tests.netns.wait import wait_for
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.slow,
+    pytest.mark.timing,
     pytest.mark.skipif(bool(missing()), reason=f"network namespaces: {missing()}"),
 ]
 

@@ -19,6 +19,7 @@ from tests.lab.node import nodes
 from tests.lab.tunnel import Pair, booted, up
 
 _HERE = Path(__file__).parent
+_PATIENT = ("test_setup_", "test_package_")
 LONGEST = 90
 """Seconds that a test may take."""
 _TOOLS = ("systemd-nspawn", "systemd-sysusers", "mmdebstrap", "unshare", "nsenter", "setpriv", "ip")
@@ -50,11 +51,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.lab)
+        _schedule(item)
         # Without its fixtures: the first one may have to download and unpack a system, and each
         # step of that has its own limit.
         item.add_marker(pytest.mark.timeout(LONGEST, func_only=True))
         if missing():
             item.add_marker(pytest.mark.skip(reason=f"booted systems: {missing()}"))
+
+
+def _schedule(item: pytest.Item) -> None:
+    """Let tests of the service have the machine to themselves; those of set-ups share it.
+
+    The latter stay together by file and system, as what is installed is made once for each.
+    """
+    if not item.path.name.startswith(_PATIENT):
+        item.add_marker(pytest.mark.timing)
+        return
+    params = getattr(getattr(item, "callspec", None), "params", {}).values()
+    suite = next((param for param in params if param in SUITES), "")
+    item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{suite}"))
 
 
 @pytest.hookimpl(wrapper=True)

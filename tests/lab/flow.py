@@ -1,6 +1,7 @@
 """A TCP connection that carries bytes for as long as a test wants, and knows each of them."""
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -75,6 +76,13 @@ class Flow:
     def resumed_after(self, when: float) -> float:
         """Seconds from `when`, of the monotonic clock, until the next byte came."""
         return min(arrival for arrival in self._arrivals if arrival > when) - when
+
+    def longest_pause(self, since: float) -> float:
+        """Seconds between two arrivals, of which the later came after `since`."""
+        arrivals = list(self._arrivals)
+        return max(
+            later - earlier for earlier, later in itertools.pairwise(arrivals) if later > since
+        )
 
     def _send(self) -> None:
         with contextlib.suppress(OSError):

@@ -21,19 +21,25 @@ PROJECT = Path(__file__).parents[2]
 HOST = "host"
 SUITES = ("bookworm", "trixie")
 """Debian 12 and 13."""
-DEPENDENCIES = ("python3-nacl", "python3-cryptography", "python3-pyroute2")
+DEPENDENCIES = (
+    *("python3-nacl", "python3-cryptography", "python3-pyroute2"),
+    *("python3-dbus-next", "python3-jinja2", "nftables"),  # of the wizard and what it sets up
+)
 
 _MAKE_TIMEOUT = 600
 """Seconds for the download and unpacking of a system: 20 with a mirror that is near."""
 _PYTHON = "/usr/bin/python3"
 _LIBRARIES = "/usr/lib/python3/dist-packages"
-_COMMAND = f"#!{_PYTHON}\nfrom glorytun.cli.main import run\n\nrun()\n"
+_COMMANDS = {"glorytun": "glorytun.cli.main", "glorytun-setup": "glorytun_setup.cli"}
+"""Names and modules, each with a function `run`."""
+_DATA = "/usr/share/glorytun"
 _SITE = "/opt/lab-site"
+_PACKAGES = ("glorytun", "glorytun_setup")
 
 # Compiled by the system's own Python: a start that must compile first takes twice as long.
 _COMPILE = f"""
-mount --bind "$1{_LIBRARIES}/glorytun" "$2/mnt"
-exec chroot "$2" {_PYTHON} -m compileall -q -s /mnt -p {_LIBRARIES}/glorytun /mnt
+mount --bind "$1{_LIBRARIES}" "$2/mnt"
+exec chroot "$2" {_PYTHON} -m compileall -q -s /mnt -p {_LIBRARIES} /mnt
 """
 
 
@@ -97,9 +103,12 @@ def unusable_host() -> str:
 
 def _copy_project(files: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
-    target = files / _LIBRARIES.lstrip("/") / "glorytun"
-    shutil.copytree(PROJECT / "glorytun", target, ignore=ignore)
-    write(files, "/usr/bin/glorytun", _COMMAND, 0o755)
+    for package in _PACKAGES:
+        shutil.copytree(PROJECT / package, files / _LIBRARIES[1:] / package, ignore=ignore)
+    shutil.copytree(PROJECT / "templates", files / _DATA[1:] / "templates")
+    for name, module in _COMMANDS.items():
+        text = f"#!{_PYTHON}\nfrom {module} import run\n\nrun()\n"
+        write(files, f"/usr/bin/{name}", text, 0o755)
     for unit in (PROJECT / "units").glob("*.*"):
         if unit.is_file():
             write(files, f"/usr/lib/systemd/system/{unit.name}", unit.read_text())

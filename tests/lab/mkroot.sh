@@ -13,6 +13,8 @@ cache=${LAB_CACHE:-/var/cache/glorytun-lab}
 mirror=${LAB_MIRROR:-$(apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
     sed -n 's/^Debian|//p' | head -n 1)}
 mirror=${mirror:-http://deb.debian.org/debian}
+# And its way there: proxies, certificates.
+access=$(apt-config dump Acquire::http Acquire::https)
 
 # usr-is-merged (with the hook below) spares usrmerge, and all of perl with it.
 packages="usr-is-merged systemd systemd-sysv dbus udev iproute2 iputils-ping python3 $*"
@@ -47,7 +49,7 @@ chroot "$1" systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer 
 '
 mmdebstrap --quiet --variant=minbase --mode=root --format=directory "$hook" \
     --include="$(echo "$packages" | tr ' ' ,)" \
-    --aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
+    --aptopt="Acquire::Retries \"3\"; $access" --aptopt='Acquire::Languages "none"' \
     --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt=force-unsafe-io \
     --dpkgopt='path-exclude=/usr/share/man/*' \

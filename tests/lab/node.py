@@ -169,11 +169,14 @@ class Node:
     def wait_booted(self, timeout: float = BOOT_TIMEOUT) -> None:
         """Return when PID 1 says that all it was to start is there. Raises AssertionError."""
         assert self._process
+        assert self._socket
         deadline = time.monotonic() + timeout
         for message in self._messages(deadline):
             if "X_NSPAWN_LEADER_PID" in message:
                 self._note("leader", int(message["X_NSPAWN_LEADER_PID"]))
             if message.get("READY") == "1":
+                # It says more, such as for each reload; unread, that would end in PID 1 waiting.
+                self._socket.close()
                 return
         log = self._console.read_text(errors="replace")
         self.down()

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tests.lab.flow import Flow
 from tests.lab.install import System
@@ -337,7 +337,15 @@ class Pair:
         return Flow(self.client, self.server, inside("server"), up=up)
 
 
-up: list[Pair] = []
+class Booted(Protocol):
+    """Several systems."""
+
+    @property
+    def ends(self) -> tuple[End, ...]:
+        """Those with a tunnel."""
+
+
+up: list[Booted] = []
 """Those that are booted now: a failed test shows their journals."""
 
 
@@ -390,5 +398,7 @@ def _enable(directory: Path) -> None:
     units = directory / "etc/systemd/system"
     for target, unit in ("multi-user.target", "glorytun.target"), ("glorytun.target", UNIT):
         template = unit.replace(f"@{TUNNEL}", "@")
-        (units / f"{target}.wants").mkdir(parents=True)
-        (units / f"{target}.wants" / unit).symlink_to(f"/usr/lib/systemd/system/{template}")
+        link = units / f"{target}.wants" / unit
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():  # the package enables the target
+            link.symlink_to(f"/usr/lib/systemd/system/{template}")

@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.netns)
+        item.add_marker(pytest.mark.timing)
         if missing():
             item.add_marker(pytest.mark.skip(reason=f"network namespaces: {missing()}"))
         elif item.get_closest_marker("interop") and not PEER:

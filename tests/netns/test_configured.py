@@ -39,7 +39,7 @@ def test_paths_of_a_file(lab: Lab, tunnels: Tunnels) -> None:
     for link in topology.links:
         before = link.carried()
         link.cut()
-        pair.client.wait_running(1)
+        pair.wait_running(1)
         pair.ping()
         pair.transfer()
         assert link.carried() - before < 100_000
@@ -191,7 +191,7 @@ def test_status_tells_the_error_and_not_a_warning(lab: Lab, tunnels: Tunnels) ->
     server = tunnels.make(Configured, lab.host("server")).start()
     server.configure(tunnel="Prt=1\nPort=0\n")
     assert server.try_reload().returncode == 1
-    assert "Port= '0' is no port" in server.wait_status("0 of 0 paths running, idle; reload")
+    assert "Port= '0' is no port" in server.wait_status("waiting for a client; reload")
 
 
 def test_reload_needs_the_file(lab: Lab, tunnels: Tunnels) -> None:

@@ -362,7 +362,10 @@ def test_an_error_after_the_log_began_names_the_key(directory: Path, journald: J
 def test_an_error_elsewhere_is_plain_text(directory: Path, journald: Journald) -> None:
     """Though the variable is set, as in a shell of a user's session."""
     status, text = command("show", journald=journald, matching=False)
-    assert (status, text) == (1, "glorytun: no tunnel is running (`glorytun bind` runs one)\n")
+    assert (status, text) == (
+        1,
+        "glorytun: no tunnel is running (`systemctl start glorytun@NAME` starts one)\n",
+    )
     assert not journald.waiting()
 
 
@@ -370,7 +373,7 @@ def test_an_error_without_a_journal_is_on_stderr(directory: Path, journald: Jour
     Path(journald.address).unlink()
     assert command("show", journald=journald) == (
         1,
-        "no tunnel is running (`glorytun bind` runs one)\n",
+        "no tunnel is running (`systemctl start glorytun@NAME` starts one)\n",
     )
 
 

@@ -96,7 +96,10 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path = key_file(tmp_path)
     os.seteuid(65534)
     try:
-        assert refusal(path) == f"key file {path}: Permission denied"
+        assert refusal(path) == (
+            f"key file {path}: Permission denied "
+            "(it must belong to whoever runs the tunnel; the service's user is glorytun)"
+        )
     finally:
         os.seteuid(0)
 

@@ -124,7 +124,7 @@ def test_other_hosts_and_ports() -> None:
     peers = known("192.0.2.1")
     peers.change([HOST, "other.example"], 6000)
     assert used(peers) == {Endpoint(pack_address("192.0.2.1"), 6000)}
-    assert peers.due(START, ()) == ["other.example"]
+    assert peers.due(START, ()) == [HOST, "other.example"]
     peers.change(["other.example"], 6000)
     assert list(peers) == ["other.example"]
     assert not peers.learn(HOST, endpoints("192.0.2.1"), START)

@@ -110,7 +110,10 @@ def test_wrong_usage_exits_with_2(line: str, message: str) -> None:
     "line", ["show", "show bad json", "path", "path 10.0.0.1 up", "set keepalive 20s"]
 )
 def test_without_a_tunnel_it_exits_with_1(line: str) -> None:
-    assert failure(line) == "glorytun: no tunnel is running (`glorytun bind` runs one)\n"
+    assert (
+        failure(line)
+        == "glorytun: no tunnel is running (`systemctl start glorytun@NAME` starts one)\n"
+    )
 
 
 def test_a_key_file_that_is_missing_is_said() -> None:
@@ -296,6 +299,7 @@ class TestBench:
         )
 
 
+@pytest.mark.timing
 def test_show_answers_at_once(daemon: Daemon) -> None:
     times = []
     for _ in range(5):

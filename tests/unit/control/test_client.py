@@ -94,7 +94,7 @@ def test_only_sockets_that_answer_are_tunnels(directory: Path) -> None:
 def test_no_tunnel_is_said() -> None:
     with pytest.raises(NoTunnelError) as caught:
         ask(Show(), None)
-    assert str(caught.value) == "no tunnel is running (`glorytun bind` runs one)"
+    assert str(caught.value) == "no tunnel is running (`systemctl start glorytun@NAME` starts one)"
 
 
 def test_no_directory_is_no_tunnel(directory: Path) -> None:

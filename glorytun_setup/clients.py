@@ -1,0 +1,198 @@
+"""`glorytun-setup client`: a server's clients, each with a tunnel of its own.
+
+The tunnel of a client is an ordinary one, named after the server's and the client. What makes it a
+client's are labels among its answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from ipaddress import ip_interface
+
+from glorytun.config import Bounds, time_within
+from glorytun.control.client import ask
+from glorytun.control.messages import Paths
+from glorytun.core.settings import SECOND
+from glorytun.errors import GlorytunError, SetupError
+from glorytun.net.clock import entropy
+from glorytun_setup import apply, qr
+from glorytun_setup.answers import settle
+from glorytun_setup.invitation import IDENTITY_SIZE, Invitation, encode
+from glorytun_setup.manifest import Manifest
+from glorytun_setup.model import Inside, Plan, Role
+from glorytun_setup.removal import remove
+from glorytun_setup.session import EXPIRES, Session
+from glorytun_setup.waiting import system_time
+from glorytun_setup.words import NEW_KEY, NONE
+
+SERVER, CLIENT, IDENTITY = "client_of", "client", "invitation"
+"""Labels: the tunnel of the server, the name of the client, and the invitation's identity."""
+
+NEVER = "never"
+DEFAULT_VALIDITY = "7d"
+_DAY = 86400
+_VALIDITY = Bounds(low=60 * SECOND, high=366 * _DAY * SECOND, text="from 1min to 366d, or never")
+
+
+def parse_validity(text: str) -> int:
+    """Seconds; 0: it doesn't end. Raises ValueError whose message goes on after the text."""
+    return 0 if text == NEVER else time_within(_VALIDITY)(text) // SECOND
+
+
+def add(session: Session, server: str, client: str, *, validity: int, as_qr: bool) -> None:
+    """Make a tunnel for a client, and print its invitation. Raises SetupError."""
+    answers = _server_answers(session, server)
+    if _find(session, client, server):
+        raise SetupError(
+            f"{server} has a client {client} already",
+            hint=f"`glorytun-setup client revoke {client}` ends that",
+        )
+    if as_qr:
+        qr.check()  # Before anything is done, or the invitation would be lost.
+    given = {
+        "role": Role.SERVER.value,
+        "name": f"{server}-{client}",
+        "server": answers["server"],
+        "share": answers["share"],
+        "key": NEW_KEY,
+    }
+    expires_at = int(system_time()) + validity if validity else 0
+    identity = entropy(IDENTITY_SIZE)
+    labels = {
+        SERVER: server,
+        CLIENT: client,
+        IDENTITY: identity.hex(),
+        EXPIRES: str(expires_at),
+    }
+    plan = session.carry_out(settle(given, session.known()), labels)
+    if plan is None:
+        return
+    line = encode(_invitation(plan, identity))
+    session.screen.show(
+        f"\n{client} is invited. Run `glorytun-setup join` there, and paste this line. Whoever has "
+        f"it has the key:\n\n{line}\n"
+    )
+    if as_qr:
+        session.screen.show(qr.draw(line))
+
+
+def list_clients(session: Session, server: str = "") -> None:
+    """Show them, of one server or all."""
+    rows = [("CLIENT", "SERVER", "TUNNEL", "PORT", "ADDRESSES", "STATE")]
+    for manifest in session.manifests.values():
+        answers = manifest.answers
+        if CLIENT in answers and server in ("", answers[SERVER]):
+            rows.append(
+                (
+                    *(answers[CLIENT], answers[SERVER], manifest.name, answers["port"]),
+                    *(answers["peers"], _state(manifest)),
+                )
+            )
+    session.screen.show(columns(rows))
+
+
+def revoke(session: Session, client: str, server: str = "") -> None:
+    """End the tunnel of a client. Raises SetupError."""
+    found = _find(session, client, server)
+    if not found:
+        raise SetupError(
+            f"there is no client {client!r}", hint="`glorytun-setup client list` lists them"
+        )
+    if len(found) > 1:
+        names = ", ".join(manifest.answers[SERVER] for manifest in found)
+        raise SetupError(f"several servers have a client {client} ({names})", hint="name one")
+    remove(session, found[0].name, spares_key=False)
+
+
+def expire(session: Session, name: str) -> None:
+    """End the tunnel of a client that has never come, once its invitation is too old.
+
+    Its timer calls this now and then. A client that came may come for ever.
+    """
+    manifest = session.manifest(name)
+    expires_at = int(manifest.answers.get(EXPIRES, 0))
+    if not expires_at:
+        return
+    if _has_come(name):
+        answers = {**manifest.answers, EXPIRES: "0"}
+        apply.write_manifest(session.means.root, replace(manifest, answers=answers))
+    elif expires_at <= system_time():
+        # Who added the client has agreed.
+        remove(replace(session, options=replace(session.options, is_agreed=True)), name)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _server_answers(session: Session, server: str) -> Mapping[str, str]:
+    answers = session.manifest(server).answers
+    if answers["role"] != Role.SERVER or CLIENT in answers:
+        raise SetupError(f"{server} is no server that can have clients")
+    if answers["server"] == NONE:
+        raise SetupError(
+            f"{server} doesn't know under which address clients reach it",
+            hint=f"`glorytun-setup edit {server} --server ADDRESS` says so",
+        )
+    return answers
+
+
+def _find(session: Session, client: str, server: str) -> list[Manifest]:
+    return [
+        manifest
+        for manifest in session.manifests.values()
+        if manifest.answers.get(CLIENT) == client
+        and server in ("", manifest.answers.get(SERVER, ""))
+    ]
+
+
+def _invitation(plan: Plan, identity: bytes) -> Invitation:
+    """For the other end of a plan."""
+    insides = {
+        inside.own.version: Inside(
+            own=ip_interface(f"{inside.peer}/{inside.own.network.prefixlen}"), peer=inside.own.ip
+        )
+        for inside in plan.insides
+    }
+    return Invitation(
+        identity=identity,
+        expires_at=plan.expires_at,
+        server_host=plan.server_host,
+        port=plan.port,
+        key=plan.key,
+        inside4=insides.get(4),
+        inside6=insides.get(6),
+        shares4=plan.share4,
+        shares6=plan.share6,
+    )
+
+
+def _state(manifest: Manifest) -> str:
+    paths = _paths(manifest.name)
+    running = sum(path["condition"] == "running" for path in paths)
+    if running:
+        return f"connected, {running} path{'s' * (running > 1)}"
+    expires_at = int(manifest.answers.get(EXPIRES, 0))
+    if not expires_at:
+        return "away"
+    left = expires_at - int(system_time())
+    if left <= 0:
+        return "never came, and the invitation has expired"
+    return f"invited, for {f'{left // _DAY} d' if left >= _DAY else f'{left // 3600 + 1} h'} more"
+
+
+def _has_come(name: str) -> bool:
+    return any(path["last_received_at"] is not None for path in _paths(name))
+
+
+def _paths(name: str) -> list[dict[str, object]]:
+    try:
+        found: list[dict[str, object]] = ask(Paths(), name, timeout=1.0)["paths"]
+    except GlorytunError:
+        return []
+    return found

@@ -1,0 +1,132 @@
+"""What the host is changed with, how the steps of that are shown, and how it fails."""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from glorytun.errors import SetupError
+from glorytun_setup.bus import Bus
+from glorytun_setup.terminal import Watch
+from glorytun_setup.verify import Finding
+from glorytun_setup.waiting import now, wait_until
+
+LINK_TIMEOUT = 10.0
+"""Seconds for an interface to have its addresses again."""
+_LOCK = "run/glorytun-setup.lock"
+
+TARGET = "glorytun.target"
+NETWORKD = "systemd-networkd.service"
+NETWORKD_SOCKET = "systemd-networkd.socket"
+WAIT_ONLINE = "systemd-networkd-wait-online.service"
+SHARED_UNITS = (TARGET, NETWORKD, NETWORKD_SOCKET, WAIT_ONLINE)
+"""Of all tunnels."""
+
+
+class Progress(Protocol):
+    """Whoever shows the steps. What it raises (a terminal that is gone) interrupts the change."""
+
+    def begin(self, text: str) -> None:
+        """A step begins."""
+
+    def end(self, seconds: float, *, is_done: bool) -> None:
+        """It is done, or failed."""
+
+
+class SetupFailure(SetupError):
+    """The tunnel could not be brought up, or not be removed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        findings: Iterable[Finding] = (),
+        log: Iterable[str] = (),
+        left: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+        """What may be the reason."""
+        self.log = tuple(log)
+        """The last lines of the service's journal."""
+        self.left = tuple(left)
+        """What could not be undone, in words; empty: the host is as before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What it is done with."""
+
+    root: Path
+    bus: Bus
+    progress: Progress
+    watch: Watch
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """Show a step and how long it takes; an interruption comes before it."""
+        self.watch.check()
+        self.progress.begin(text)
+        started = now()
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self.progress.end(now() - started, is_done=False)
+            raise
+        self.progress.end(now() - started, is_done=True)
+
+    @contextmanager
+    def attempt(self, text: str, left: list[str]) -> Iterator[None]:
+        """The same for undoing: what fails is noted in `left`, and the next step follows.
+
+        The terminal may be gone, which keeps nothing from being undone.
+        """
+        with suppress(OSError):
+            self.progress.begin(text)
+        started, is_done = now(), False
+        try:
+            yield
+            is_done = True
+        except SetupError as error:
+            left.append(f"{text}: {error}")
+        with suppress(OSError):
+            self.progress.end(now() - started, is_done=is_done)
+
+    def wait_routable(self, link: str, *, timeout: float) -> None:
+        """Until networkd has set a link up again; it may never have been, so that it may fail."""
+        wait_until(
+            lambda: self.bus.link_states(link)[1] == "routable",
+            timeout=timeout,
+            check=self.watch.check,
+        )
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Keep other runs from changing the host. Raises SetupError while one does."""
+    path = root / _LOCK
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SetupError(f"{path} can't be opened: {reason}", hint="run it as root") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another run may have ended, and removed it, just before.
+            is_ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            raise SetupError(
+                "another glorytun-setup is changing this host", hint="wait until it has ended"
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""`glorytun-setup remove`: a tunnel goes, and what was there before comes back."""
+
+from glorytun.errors import SetupError
+from glorytun_setup import apply, take_down
+from glorytun_setup.render import key_file
+from glorytun_setup.session import Session, show_changes
+from glorytun_setup.terminal import Interrupted
+
+
+def remove(session: Session, name: str, *, spares_key: bool = True) -> None:
+    """Take a tunnel away; the user is asked again about the key, if it is to be spared.
+
+    Raises SetupError.
+    """
+    manifest = session.manifest(name)
+    others = tuple(each for each in session.manifests.values() if each.name != name)
+    changes = apply.find_changes(session.means.root, (), manifest=manifest, others=others)
+    needed = [change for change in changes if change.is_needed]
+    session.screen.show(f"{name} is stopped for good, and its device goes.\n")
+    session.screen.show(show_changes(needed))
+    if session.options.is_dry:
+        session.screen.show("\nNothing was changed.")
+        return
+    edited = [change.path for change in needed if change.is_foreign]
+    keep = {path for path in edited if not _may_go(session, path)}
+    key = key_file(name)
+    if session.can_ask:
+        if not session.screen.confirm("\nShall all this be done", default=False):
+            raise Interrupted("nothing is changed")
+        prompt = f"The key in {key} can't be had back. Shall it really go"
+        asks = spares_key and key not in keep
+        if asks and not session.screen.confirm(prompt, default=False):
+            keep.add(key)
+    elif not session.options.is_agreed:
+        raise SetupError("nobody is there to agree", hint="--yes agrees, --dry-run only shows")
+    with session.means.watch:
+        take_down.remove(manifest, session.means, others=others, keep=keep)
+    session.screen.show(f"\n{name} is removed.")
+    for path in sorted(keep):
+        session.screen.show(f"{path} stays.")
+
+
+def _may_go(session: Session, path: str) -> bool:
+    """Whether a file that was edited by hand goes too; never without having been asked."""
+    if session.options.overwrites:
+        return True
+    if not session.can_ask:
+        return False
+    prompt = f"\n{path} was edited by hand. Shall it go too"
+    return session.screen.confirm(prompt, default=False)

@@ -1,0 +1,377 @@
+"""What can't work on this host, and why.
+
+A `check_*` function raises ValueError whose message goes on after the answer it was given:
+"port '5000' is taken …".
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, ip_address
+
+from glorytun.config import is_device_name, is_numeric, quote
+from glorytun_setup.model import (
+    RULES,
+    Address,
+    Facts,
+    Interface,
+    Link,
+    Manager,
+    Network,
+    Plan,
+    Role,
+    Through,
+    Wan,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+"""Neither a glob (networkd's Name=) nor a specifier of systemd's, nor hidden as a file."""
+_PROGRAM = re.compile(r"/[A-Za-z0-9/._+-]+", re.ASCII)
+_KERNEL_NAMES = ("all", "default", "lo")
+"""The first two are directories of /proc/sys/net/ipv4/conf."""
+_PRIVATE_DIRECTORIES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
+"""Of which the service sees nothing (ProtectHome= and PrivateTmp= of its unit)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a plan can't be carried out, or a warning."""
+
+    message: str
+    hint: str = ""
+    """The next step."""
+    is_warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+# Single answers.
+
+
+def check_name(name: str, facts: Facts) -> None:
+    """That a tunnel may have this name."""
+    if not is_device_name(name) or not _NAME.fullmatch(name) or name in _KERNEL_NAMES:
+        raise ValueError(
+            "is no name for a tunnel: 1 to 15 letters, digits, - _ and ., as in tun0, since its "
+            "device has it too"
+        )
+    if name in facts.tunnels:
+        raise ValueError(f"is a tunnel already: `glorytun-setup edit {name}` changes it")
+    if facts.link(name):
+        raise ValueError("is another network device of this host")
+
+
+def check_port(port: int, facts: Facts) -> None:
+    """That a UDP port of this host is free."""
+    if port in facts.udp_ports:
+        raise ValueError("is taken by another program: `ss -ulpn` shows which")
+
+
+def check_server(host: str, facts: Facts) -> None:
+    """That a client's server isn't the client."""
+    if is_numeric(host) and _address(host) in _own_addresses(facts):
+        raise ValueError("is an address of this host itself")
+
+
+def check_inside(own: Interface, facts: Facts) -> None:
+    """That this end's address can be used inside the tunnel."""
+    if own.is_unspecified or own.is_multicast or own.is_loopback or own.is_link_local:
+        raise ValueError("is not the address of one host")
+    if isinstance(own, IPv4Interface) and own.is_reserved:
+        raise ValueError("is in a part of IPv4 that nobody may use")
+    network = own.network
+    if network.num_addresses == 1:
+        raise ValueError(f"leaves no room for the other end: write {own.ip}/{_usual(own)}")
+    if network.num_addresses > 2 and own.ip == network.network_address:
+        raise ValueError("is the network's own address: its hosts come after that")
+    if isinstance(own, IPv4Interface) and network.num_addresses > 2:
+        _check_broadcast(own)
+    for other in _known_networks(facts):
+        if other.overlaps(network):
+            raise ValueError(f"overlaps {other}, to which this host has a route already")
+
+
+def _usual(own: Interface) -> int:
+    return 30 if own.version == 4 else 64
+
+
+def _check_broadcast(own: IPv4Interface) -> None:
+    if own.ip == own.network.broadcast_address:
+        raise ValueError("is the network's broadcast address")
+
+
+def check_peer(peer: Address, own: Interface) -> None:
+    """That the other end's address fits this end's."""
+    if peer not in own.network:
+        raise ValueError(f"is not in {own.network}, the network of this end's address")
+    if peer == own.ip:
+        raise ValueError("is this end's address")
+    if own.network.num_addresses <= 2:
+        return
+    last = own.network.broadcast_address if own.version == 4 else None
+    if peer in (own.network.network_address, last):
+        raise ValueError("is not the address of one host")
+
+
+def check_wan(interface: str, facts: Facts) -> Link:
+    """That an interface can be a WAN; the interface."""
+    link = facts.link(interface)
+    if link is None:
+        names = ", ".join(sorted(link.name for link in facts.links if link.is_physical))
+        raise ValueError(f"is no interface of this host, which has {names or 'none'}")
+    if not link.is_physical:
+        raise ValueError("is no link to the Internet")
+    if link.manager is not Manager.NETWORKD or not link.network_file:
+        raise ValueError(_not_networkd(link))
+    if link.gateway4 is None and link.gateway6 is None:
+        raise ValueError(
+            f"has no default route: {link.network_file} needs DHCP=yes or a [Route] with Gateway="
+        )
+    return link
+
+
+def _not_networkd(link: Link) -> str:
+    match link.manager:
+        case Manager.NETPLAN:
+            return (
+                "is configured by netplan, which would undo what belongs to its routes: move it to "
+                f"/etc/systemd/network/20-{link.name}.network first"
+            )
+        case Manager.NETWORK_MANAGER:
+            return (
+                "is configured by NetworkManager: give it to networkd first "
+                f"(`nmcli device set {link.name} managed no`, and a file "
+                f"/etc/systemd/network/20-{link.name}.network)"
+            )
+        case Manager.IFUPDOWN:
+            return (
+                "is configured by /etc/network/interfaces: move it to "
+                f"/etc/systemd/network/20-{link.name}.network first"
+            )
+    return (
+        "is not configured by networkd: it needs a file "
+        f"/etc/systemd/network/20-{link.name}.network"
+    )
+
+
+def check_networks(networks: Iterable[Network]) -> None:
+    """That what is to go through the tunnel makes sense, whatever this host has."""
+    seen: list[Network] = []
+    for network in networks:
+        if network.is_multicast or network.is_loopback or network.is_link_local:
+            raise ValueError(f"names {network}, which no tunnel can carry")
+        for other in seen:
+            if other.overlaps(network):
+                raise ValueError(f"names {other} and {network}, which overlap")
+        seen.append(network)
+
+
+def check_table(table: int, facts: Facts) -> None:
+    """That a routing table is free; networkd takes numbers from 1."""
+    if table in facts.tables:
+        raise ValueError("is in use: `ip route show table all` shows by what")
+
+
+def check_priority(priority: int, facts: Facts) -> None:
+    """That the priorities of a tunnel's rules are free."""
+    for taken in sorted(facts.rule_priorities):
+        if priority <= taken < priority + RULES:
+            raise ValueError(f"is too near to the rule of priority {taken}: `ip rule` lists them")
+
+
+# The host, and the whole plan.
+
+
+def find_host_problems(facts: Facts) -> list[Problem]:
+    """Why nothing can be set up on this host at all."""
+    return list(_host_problems(facts))
+
+
+def _host_problems(facts: Facts) -> Iterator[Problem]:
+    if not facts.is_root:
+        yield Problem(message="this needs root", hint="`sudo glorytun-setup`")
+    if not facts.systemd_version:
+        yield Problem(
+            message="systemd doesn't run this host, so that there are no services and no networkd",
+            hint="`glorytun bind` runs a tunnel without it",
+        )
+        return
+    if not facts.has_bus:
+        yield Problem(
+            message="the system bus doesn't answer",
+            hint="`apt install dbus`, `systemctl start dbus`",
+        )
+        return
+    if not facts.has_networkd:
+        yield Problem(
+            message="systemd-networkd isn't installed", hint="it comes with systemd on Debian"
+        )
+    if not facts.is_packaged and not _PROGRAM.fullmatch(facts.program):
+        yield Problem(
+            message=f"{quote(facts.program)} can't stand in a unit file",
+            hint="install glorytun below a directory without white space and signs",
+        )
+    if not facts.is_packaged and facts.program.startswith(_PRIVATE_DIRECTORIES):
+        yield Problem(
+            message=f"{facts.program} is where a service can't see it",
+            hint="install it below /opt or /usr/local, for example `python3 -m venv /opt/glorytun`",
+        )
+
+
+def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
+    """What speaks against a plan; `facts` without what belongs to this tunnel already."""
+    found = [*_broken_answers(plan, facts)]
+    found += _inside_problems(plan)
+    if plan.role is Role.CLIENT:
+        found += _client_problems(plan)
+        found += _file_problems(plan, facts)
+    else:
+        found += _server_problems(plan, facts)
+    return found + list(_network_problems(plan, facts))
+
+
+_Check = tuple[str, object, Callable[..., object], tuple[object, ...]]
+"""What is checked, its value, the function and its arguments."""
+
+
+def _broken_answers(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """What each answer was checked for: a plan may have come from elsewhere."""
+    for what, value, check, arguments in _answer_checks(plan, facts):
+        try:
+            check(*arguments)
+        except ValueError as error:
+            yield Problem(message=f"{what} {quote(str(value))} {error}")
+
+
+def _answer_checks(plan: Plan, facts: Facts) -> Iterator[_Check]:
+    yield "name", plan.name, check_name, (plan.name, facts)
+    yield "port", plan.local_port, check_port, (plan.local_port, facts)
+    if plan.role is Role.CLIENT:
+        yield "server", plan.server_host, check_server, (plan.server_host, facts)
+    for inside in plan.insides:
+        yield "address", inside.own, check_inside, (inside.own, facts)
+        yield "peer", inside.peer, check_peer, (inside.peer, inside.own)
+    for wan in plan.wans:
+        yield "interface", wan.interface, check_wan, (wan.interface, facts)
+    if plan.networks:
+        yield "networks", " ".join(map(str, plan.networks)), check_networks, (plan.networks,)
+    for table in filter(None, (plan.table, *(wan.table for wan in plan.wans))):
+        yield "table", table, check_table, (table, facts)
+    if plan.rule_priority:
+        yield "priority", plan.rule_priority, check_priority, (plan.rule_priority, facts)
+
+
+def _inside_problems(plan: Plan) -> Iterator[Problem]:
+    if not plan.insides:
+        yield Problem(
+            message="the tunnel has no address", hint="give it one of IPv4, of IPv6, or of both"
+        )
+    for inside in plan.insides:
+        if is_numeric(plan.server_host) and _address(plan.server_host) in inside.own.network:
+            yield Problem(
+                message=f"the server's address {plan.server_host} lies inside the tunnel itself "
+                f"({inside.own.network})",
+                hint="choose other addresses for the tunnel",
+            )
+
+
+def _client_problems(plan: Plan) -> Iterator[Problem]:
+    if not plan.wans:
+        yield Problem(
+            message="there is no interface to send by", hint="name one that leads to the Internet"
+        )
+    if is_numeric(plan.server_host):
+        yield from _family_problems(plan, _address(plan.server_host).version)
+    carried = {inside.own.version for inside in plan.insides}
+    if plan.through is Through.EVERYTHING and carried == {4} and any(w.gateway6 for w in plan.wans):
+        yield Problem(
+            message="IPv6 goes past the tunnel, which has IPv4 addresses only",
+            hint="give both ends of the tunnel IPv6 addresses",
+            is_warning=True,
+        )
+
+
+def _file_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """WANs whose drop-in would be another interface's too."""
+    for wan in plan.wans if plan.routes_wans or plan.loosened else ():
+        for link in facts.links:
+            if link.network_file == wan.network_file and link.name != wan.interface:
+                yield Problem(
+                    message=f"{wan.interface} and {link.name} are configured by one file, "
+                    f"{wan.network_file}, and need different routes",
+                    hint=f"give {wan.interface} a file of its own, with Name={wan.interface}, such "
+                    f"as /etc/systemd/network/20-{wan.interface}.network",
+                )
+
+
+def _family_problems(plan: Plan, version: int) -> Iterator[Problem]:
+    """WANs by which an address of this version can't be reached."""
+    lacking = [wan for wan in plan.wans if not _gateway(wan, version)]
+    for wan in lacking:
+        yield Problem(
+            message=f"{wan.interface} has no IPv{version}, and the server "
+            f"{plan.server_host} nothing else",
+            hint="name the server, or leave this interface out",
+            is_warning=len(lacking) < len(plan.wans),
+        )
+
+
+def _gateway(wan: Wan, version: int) -> object:
+    return wan.gateway4 if version == 4 else wan.gateway6
+
+
+def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    if plan.through is Through.EVERYTHING:
+        yield Problem(message="a server can't send everything to its client")
+    if plan.shares and not facts.has_nft:
+        yield Problem(
+            message="to share the Internet takes nft, which isn't installed",
+            hint="`apt install nftables`",
+        )
+    if plan.shares and not any(link.gateway4 or link.gateway6 for link in facts.links):
+        yield Problem(
+            message="this host has no default route, so that it has no Internet to share",
+            is_warning=True,
+        )
+
+
+def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """Of the networks that are to go through the tunnel."""
+    carried = {inside.own.version for inside in plan.insides}
+    for network in plan.networks:
+        if network.version not in carried:
+            yield Problem(
+                message=f"{network} can't go through the tunnel, which has no IPv{network.version} "
+                "addresses",
+                hint=f"give both ends of the tunnel IPv{network.version} addresses",
+            )
+        for inside in plan.insides:
+            if network.prefixlen and network.overlaps(inside.own.network):
+                yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
+        for other in _known_networks(facts):
+            # What is more specific here stays here, and that is as it should be.
+            if other.version == network.version and network.subnet_of(other):  # type: ignore[arg-type]  # one family
+                yield Problem(
+                    message=f"{network} would never go through the tunnel: this host has a route "
+                    f"to {other}, and local networks stay local",
+                    hint="leave it out, or remove that route",
+                )
+
+
+def _known_networks(facts: Facts) -> Iterator[Network]:
+    """What this host can reach without a default route."""
+    seen = set()
+    for network in (*facts.routes, *(a.network for link in facts.links for a in link.addresses)):
+        if network not in seen:
+            seen.add(network)
+            yield network
+
+
+def _own_addresses(facts: Facts) -> set[Address]:
+    return {address.ip for link in facts.links for address in link.addresses}
+
+
+def _address(host: str) -> Address:
+    """Of a numeric host, without its interface."""
+    return ip_address(host.partition("%")[0])
