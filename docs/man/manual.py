@@ -6,6 +6,7 @@ options, which the parsers use too, and sections of the other pages in docs/. Wh
 there can't be left behind: a section that has gone is an error.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -16,16 +17,19 @@ from pathlib import Path
 
 import jinja2
 
+from docs.argparser import Verb, synopsis
 from glorytun import __version__
 from glorytun.cli import words
 from glorytun.cli.main import VERBS
 from glorytun.options import SECTIONS, Option
+from glorytun_setup.cli import make_parser
 
 DOCS = Path(__file__).resolve().parents[1]
 INSTALLED_DOCS = "/usr/share/doc/glorytun"
 PAGES = {
     "config.md": "**glorytun.conf**(5)",
     "service.md": "**glorytun@.service**(8)",
+    "setup.md": "**glorytun-setup**(8)",
 }
 """Which manual page has what a page of docs/ has."""
 
@@ -34,7 +38,10 @@ def render(source: Path) -> str:
     """The whole Markdown of a page."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(source.read_text())
-    body = template.render(commands=commands, options=options, section=section)
+    setup = Verb(words=("glorytun-setup",), help="", parser=make_parser())
+    body = template.render(
+        commands=commands, options=options, section=section, setup=setup, terms=terms, verbs=verbs
+    )
     return header(source.name) + refer(body)
 
 
@@ -91,11 +98,40 @@ def _rows(table: words.Options) -> Iterator[tuple[str, str]]:
 def _emphasised(synopsis: str) -> str:
     """Placeholders, which are in capitals, in italics, and all other words in bold."""
     escaped = re.sub(r"[][|]", r"\\\g<0>", synopsis)
-    return re.sub(r"\b(?:([A-Z]+)|([a-z]+))\b", _emphasise, escaped)
+    return re.sub(r"(?<![\w-])(?:([A-Z]+)|([a-z-]+))\b", _emphasise, escaped)
 
 
 def _emphasise(match: re.Match[str]) -> str:
     return f"*{match[1]}*" if match[1] else f"**{match[2]}**"
+
+
+def verbs(command: Verb) -> str:
+    """Every verb with what it alone takes."""
+    common = {option.dest for option in command.options}
+    return "\n".join(_verb(verb, common) for verb in command.all_verbs())
+
+
+def _verb(verb: Verb, common: set[str]) -> str:
+    own = [option for option in verb.options if option.dest not in common]
+    optional = [f"[{synopsis(option)}]" for option in own]
+    more = [*optional, *map(synopsis, verb.positionals)]
+    heading = " ".join(verb.words)
+    usage = " ".join([heading, "[OPTION ...]", *more])
+    return (
+        f"## {heading}\n\n```\n{usage}\n```\n\n{verb.help[0].upper()}{verb.help[1:]}.\n\n"
+        + terms([action for action in [*verb.positionals, *own] if action.help])
+    )
+
+
+def terms(actions: list[argparse.Action]) -> str:
+    """Each option or value and its help."""
+    return "\n".join(_term(action) for action in actions)
+
+
+def _term(action: argparse.Action) -> str:
+    text = str(action.help).replace("%%", "%")
+    term = _emphasised(synopsis(action))
+    return f"{term}\n: {text}{'' if text.endswith('.') else '.'}\n"
 
 
 def options(name: str) -> str:

@@ -51,7 +51,7 @@ cp -a --no-preserve=xattr "$dir/upper/." "$keep/"
 
 @functools.cache
 def build(suite: str) -> Path:
-    """The package for a suite, built once in a run of the tests."""
+    """The package for a suite, built unless there is one of the sources as they are."""
     made = run(str(PROJECT / "tests/tools/deb.sh"), suite, timeout=_BUILD_TIMEOUT)
     return PROJECT / made.stdout.strip()
 

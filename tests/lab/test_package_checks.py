@@ -105,7 +105,7 @@ def digests(directory: Path, deb: Path) -> dict[str, str]:
     """Of the package and its sources."""
     version = deb.name.removeprefix("glorytun_").removesuffix("_all.deb")
     names = [deb.name, f"glorytun_{version}.dsc", f"glorytun_{version}.debian.tar.xz"]
-    names += [f"glorytun_{version.partition('-')[0]}.orig.tar.xz"]
+    names += [f"glorytun_{version.partition('-')[0]}.orig.tar.gz"]
     return {
         name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in sorted(names)
     }

@@ -4,7 +4,8 @@
 #
 # What is built is what git knows of the checkout, as it is now. The root has what debian/control asks
 # for and lintian, is only read, and has no network. The version says for which Debian it is, so that
-# an upgrade of Debian upgrades the package too: 1.0-1~deb12 comes before 1.0-1~deb13.
+# an upgrade of Debian upgrades the package too: 1.0-1~deb12 comes before 1.0-1~deb13. There is nothing
+# to do while none of that has changed.
 set -eu
 umask 022
 suite=$1
@@ -31,13 +32,23 @@ git -c safe.directory='*' ls-files -z |
     tar --create --null --files-from=- --mode=u=rwX,go=rX | tar --extract --touch --directory "$tree"
 sed -i "1s/-\(.*\)) [^;]*;/-\1~deb$number) $suite;/" "$tree/debian/changelog"
 
+mkdir -p dist
+exec 9> dist/.lock
+flock 9
+stamp=$( (echo "$root ${DEB_BUILD_OPTIONS:-}"
+    tar --create --sort=name --mtime=@0 --owner=0 --group=0 --directory "$stage" .) | sha256sum)
+if [ "$(cat "dist/.built~deb$number" 2> /dev/null)" = "$stamp" ]; then
+    echo dist/glorytun_*"~deb${number}"_all.deb
+    exit
+fi
+
 # In the root, as a user who can't write to it: SOURCE_DATE_EPOCH is the changelog's.
 # shellcheck disable=SC2016  # a script for later
 build='
 export SOURCE_DATE_EPOCH=$(dpkg-parsechangelog --show-field Timestamp) LC_ALL=C.UTF-8 HOME=/build
 name=$(dpkg-parsechangelog --show-field Source)_$(dpkg-parsechangelog --show-field Version | sed "s/-.*//")
 tar --create --sort=name --mtime=@"$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --exclude=./debian --transform "s,^\.,${PWD##*/}," . | xz > "../$name.orig.tar.xz"
+    --exclude=./debian --transform "s,^\.,${PWD##*/}," . | gzip -9n > "../$name.orig.tar.gz"
 dpkg-buildpackage --no-sign
 # The version of the policy is the newest that Debian 12 knows, for which the same source is built.
 lintian --fail-on error,warning --display-info --pedantic \
@@ -71,9 +82,11 @@ if ! unshare --mount --net --pid --fork --kill-child sh -euc "$enter" deb "$root
 fi
 sed -n '/^[EWIP]: glorytun/p' "$stage/log" >&2
 
-mkdir -p dist
-rm -f dist/*"~deb$number"[._]*
+rm -f dist/*"~deb$number"[._]* "dist/.built~deb$number"
 for file in "$stage"/glorytun_*.*; do
-    cp "$file" dist/
+    # At once: the sources are those of the other Debian's too.
+    cp "$file" dist/.new
+    mv dist/.new "dist/${file##*/}"
 done
+echo "$stamp" > "dist/.built~deb$number"
 echo dist/glorytun_*"~deb${number}"_all.deb
