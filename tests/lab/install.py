@@ -103,8 +103,8 @@ def unusable_host() -> str:
 
 def _copy_project(files: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
-    for package in _PACKAGES:
-        shutil.copytree(PROJECT / package, files / _LIBRARIES[1:] / package, ignore=ignore)
+    for name in _PACKAGES:
+        shutil.copytree(PROJECT / name, files / _LIBRARIES[1:] / name, ignore=ignore)
     shutil.copytree(PROJECT / "templates", files / _DATA[1:] / "templates")
     for name, module in _COMMANDS.items():
         text = f"#!{_PYTHON}\nfrom {module} import run\n\nrun()\n"

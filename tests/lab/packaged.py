@@ -12,12 +12,12 @@ from tests.lab.node import Node
 OLDER = "0.0.9-1"
 """Version of the package that is upgraded from, and downgraded to."""
 
-# What apt, dpkg and systemd note for themselves; the backups of the files of users; what is asked
-# to be compiled anew. /run, /proc and the like are other file systems.
+# What apt, dpkg and systemd note for themselves; the backups of the files of users; what netbase
+# makes, which comes along. /run, /proc and the like are other file systems.
 _NOT_COMPARED = (
     *("/var/log", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/root", "/tmp", "/var/tmp"),
     *("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock"),
-    *("/etc/ld.so.cache", "/var/lib/systemd/random-seed"),
+    *("/etc/ld.so.cache", "/etc/hosts", "/var/lib/systemd/random-seed"),
 )
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from docs.argparser import Verb, synopsis
 from glorytun.cli.main import VERBS
 from glorytun.cli.words import known_words
 from glorytun.options import SECTIONS
+from glorytun_setup.cli import make_parser
 from tests.lab import package
 from tests.lab.conftest import clean_suites
 from tests.lab.install import clean_root
@@ -95,8 +97,19 @@ def test_every_option_is_in_the_page(content: Path) -> None:
     assert "systemctl reload glorytun@tun0" in page(content, "glorytun@.service.8")
 
 
+def test_every_verb_and_option_of_the_wizard_is_in_the_page(content: Path) -> None:
+    text = page(content, "glorytun-setup.8")
+    command = Verb(words=("glorytun-setup",), help="", parser=make_parser())
+    verbs = list(command.all_verbs())
+    assert len(verbs) > 5
+    for verb in verbs:
+        assert f"\n   {' '.join(verb.words)}\n" in text
+    for option in [option for verb in [command, *verbs] for option in verb.options]:
+        assert f"\n       {synopsis(option)}" in text
+
+
 def test_docs_that_pages_name_are_there(content: Path) -> None:
-    for name in ("glorytun.8", "glorytun.conf.5", "glorytun@.service.8"):
+    for name in ("glorytun.8", "glorytun-setup.8", "glorytun.conf.5", "glorytun@.service.8"):
         for path in re.findall(r"/usr/share/doc/glorytun/[\w.]+\w", page(content, name)):
             assert (content / path.lstrip("/")).exists()
 

@@ -42,10 +42,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def proposed(installed: Path, *words: str) -> list[str]:
+def proposed(installed: Path, *words: str, command: str = "glorytun") -> list[str]:
     """What the script proposes for the last of the words."""
-    command = [str(installed / "complete"), "glorytun", *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [installed / "complete", command, *words], capture_output=True, text=True, check=True
+    )
     return [line.partition("\t")[0] for line in result.stdout.splitlines()]
 
 
@@ -82,6 +83,33 @@ def test_what_may_follow(
     found = set(proposed(installed, *words))
     assert there <= found
     assert not not_there & found
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "not_there"),
+    [
+        ([""], {"join", "client", "--yes", "--role"}, {"add"}),
+        (["--yes", ""], {"join", "--dry-run"}, {"--yes"}),
+        (["--role", ""], {"client", "server"}, {"--role", "join"}),
+        (["--answers", ""], {"/"}, {"join"}),
+        (["--server", "client", ""], {"join", "--port"}, {"add"}),
+        (["client", ""], {"add", "list", "revoke", "--yes"}, {"client", "join", "--role"}),
+        (["--yes", "client", "add", "tun0", "home", ""], {"--qr", "--expires"}, {"--yes", "add"}),
+        (["join", "--share", ""], {"yes", "no"}, {"--share"}),
+        (["join", "--timeout", "5s", ""], {"--role"}, {"--timeout", "edit"}),
+    ],
+)
+def test_what_may_follow_in_the_wizard(
+    installed: Path, words: list[str], there: set[str], not_there: set[str]
+) -> None:
+    found = set(proposed(installed, *words, command="glorytun-setup"))
+    assert there <= found
+    assert not not_there & found
+
+
+def test_interfaces_are_proposed(installed: Path) -> None:
+    found = proposed(installed, "--wans", "", command="glorytun-setup")
+    assert sorted(found) == sorted(os.listdir("/sys/class/net"))
 
 
 def test_addresses_of_this_host_are_proposed(installed: Path) -> None:
@@ -142,14 +170,16 @@ def test_zsh(installed: Path, key_file: Path, tmp_path: Path) -> None:
 def play(shell: "pexpect.spawn[str]", key_file: Path) -> None:
     """Type what has one completion, and wait for it."""
     cases = {
-        "pa": "path",
-        "path rate f": "fixed",
-        "set tc E": "EF",
-        f"bind keyfile {key_file.parent}/my_": str(key_file),
+        "glorytun pa": "path",
+        "glorytun path rate f": "fixed",
+        "glorytun set tc E": "EF",
+        f"glorytun bind keyfile {key_file.parent}/my_": str(key_file),
+        "glorytun-setup client rev": "revoke",
+        "glorytun-setup --role s": "server",
     }
     for typed, completed in cases.items():
         shell.expect("ready ")
-        shell.send(f"glorytun {typed}\t")
+        shell.send(f"{typed}\t")
         # What is typed comes back too, so only what was added is waited for.
         rest = completed.removeprefix(typed.split()[-1])
         shell.expect_exact(rest)
@@ -172,5 +202,6 @@ def test_fish(installed: Path, key_file: Path) -> None:
         return [line.partition("\t")[0] for line in result.stdout.splitlines()]
 
     assert completed("glorytun pa") == ["path"]
+    assert completed("glorytun-setup client rev") == ["revoke"]
     assert completed("glorytun path rate ") == ["auto", "fixed", "rx", "tx"]
     assert completed(f"glorytun bind keyfile {key_file.parent}/") == [str(key_file)]

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from docs.argparser import Verb, synopsis
 from glorytun.cli.main import VERBS
 from glorytun.cli.words import help_rows, known_words
 from glorytun.options import SECTIONS
+from glorytun_setup.cli import make_parser
+from glorytun_setup.questions import QUESTIONS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "docs/man"
@@ -86,13 +89,38 @@ def test_every_command_is_in_the_page(verb: str) -> None:
         assert explanation.partition("(see ")[0].rstrip(".:") in text
 
 
+COMMAND = Verb(words=("glorytun-setup",), help="", parser=make_parser())
+WIZARD = list(COMMAND.all_verbs())
+
+
+@pytest.mark.parametrize("verb", WIZARD, ids=[" ".join(verb.words[1:]) for verb in WIZARD])
+def test_every_verb_of_the_wizard_is_in_the_page(verb: Verb) -> None:
+    """With what it alone takes; what all take is in the page once."""
+    text = page("glorytun-setup.8.md")
+    own = part(text, f"## {' '.join(verb.words)}")
+    assert f"{verb.help[0].upper()}{verb.help[1:]}." in own
+    common = {option.dest for option in COMMAND.options}
+    for option in verb.options:
+        assert f"**{option.option_strings[-1]}**" in (text if option.dest in common else own)
+        assert option.help
+        assert option.help.replace("%%", "%").partition(" (docs/")[0] in text
+    for positional in verb.positionals:
+        assert synopsis(positional) in own
+
+
+def test_every_question_of_the_wizard_is_in_the_page() -> None:
+    text = part(page("glorytun-setup.8.md"), "# ANSWERS")
+    for question in QUESTIONS:
+        assert f"**{question.option}**" in text
+
+
 def test_nothing_of_the_other_pages_is_forgotten() -> None:
     """A section that is added to one gets into the manual, or is named here."""
     taken = set()
     for name in PAGES:
         source = (SOURCES / name).read_text()
         taken |= set(re.findall(r'section\("([\w.]+)", "(.+?)"\)', source))
-    for other in ("config.md", "service.md"):
+    for other in ("config.md", "service.md", "setup.md"):
         headings = re.findall(r"^## (.+)$", (ROOT / "docs" / other).read_text(), re.MULTILINE)
         assert {(other, heading) for heading in headings} <= taken | LEFT_OUT
 
