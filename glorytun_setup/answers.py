@@ -10,6 +10,9 @@ from glorytun.errors import SetupError
 from glorytun_setup.questions import QUESTIONS, Known, Question
 from glorytun_setup.words import write_all, write_yes
 
+_LARGEST = 2**63 - 1
+"""What a number in TOML may be, and more than any answer is."""
+
 Ask = Callable[[Question, Known, str], Any]
 """Asks a question, whose default is the text: returns the value."""
 
@@ -30,7 +33,7 @@ def settle(
         if question.applies(known):
             value = _settle(question, given, known, saved or {}, ask)
             known = known.and_also(question.name, value)
-        elif given.get(question.name):
+        elif question.name in given:
             raise SetupError(f"{question.given_as}: a {known.given['role']} has no such thing")
     return known
 
@@ -42,9 +45,9 @@ def _settle(
     saved: Mapping[str, str],
     ask: Ask | None,
 ) -> Any:
-    text = given.get(question.name, "")
-    if text:
-        return _checked(question, text, known, hint="")
+    if question.name in given:
+        # Also the empty one: it is a wrong answer and not the default.
+        return _checked(question, given[question.name], known, hint="")
     text = question.preset(known)
     if text:
         hint = f"it is the invitation that says so; {question.option} says otherwise"
@@ -99,6 +102,9 @@ def read_toml(text: str) -> dict[str, str]:
     except tomllib.TOMLDecodeError as error:
         # What it says is where, and no part of the text.
         raise SetupError(f"this is no TOML: {error}") from None
+    except (ValueError, RecursionError):
+        # Numbers of thousands of digits, lists of lists of lists …
+        raise SetupError("this is no TOML with answers: it has what none of them has") from None
     names = [question.given_as for question in QUESTIONS]
     found = {}
     for name, value in document.items():
@@ -119,7 +125,9 @@ def _text(name: str, value: object) -> str:
     match value:
         case bool():
             return write_yes(value)
-        case str() | int():
+        case str():
+            return value
+        case int() if abs(value) <= _LARGEST:
             return str(value)
         case list() if all(isinstance(item, str) for item in value):
             return write_all(tuple(value))

@@ -1,6 +1,7 @@
 """From files to a tunnel that works. What isn't reached in time, or is interrupted, is undone."""
 
 import os
+import pwd
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,10 +12,9 @@ from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import gather
-from glorytun_setup.kernel import parse_sysctls, read_sysctl
+from glorytun_setup.kernel import FORWARDING, parse_sysctls, read_sysctl
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
-    LINK_TIMEOUT,
     NETWORKD,
     SHARED_UNITS,
     TARGET,
@@ -25,12 +25,25 @@ from glorytun_setup.means import (
 from glorytun_setup.model import File, Plan, Role, Wan
 from glorytun_setup.take_down import undo
 from glorytun_setup.terminal import Interrupted
-from glorytun_setup.verify import Finding, diagnose, last_lines, wait_path, wait_ping
+from glorytun_setup.verify import (
+    Finding,
+    diagnose,
+    is_running,
+    last_lines,
+    wait_answer,
+    wait_path,
+    wait_ping,
+    wait_wan,
+)
 from glorytun_setup.waiting import now, system_time
 
 TIMEOUT = 30.0
 """Seconds until the tunnel works, or all is undone."""
 _COMMAND_TIMEOUT = 15.0
+_WAN_TIMEOUT = 5.0
+"""Seconds that each WAN has, once the tunnel works over another or networkd was told; and that a
+service which is ready has for answering."""
+_USER = "glorytun"
 _NETWORK_FILES = "/etc/systemd/network/"
 _SYSCTL_FILES = "/etc/sysctl.d/"
 _MAKERS = {
@@ -38,8 +51,6 @@ _MAKERS = {
     "/etc/tmpfiles.d/": ("systemd-tmpfiles", "--create"),
 }
 """What makes of our files what they say, without a boot."""
-_FORWARDING = {"net/ipv4/ip_forward": "ipv4", "net/ipv6/conf/all/forwarding": "ipv6"}
-"""Settings that change others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +77,15 @@ def bring_up(task: Task, means: Means, *, timeout: float = TIMEOUT) -> None:
     began = system_time()
     manifest = _future_manifest(task, means)
     journal = _make_journal(task, manifest, means)
+    # Who has something to mend while the server is away is not kept from it.
+    was_away = journal.host.units[task.plan.unit].active and not is_running(task.plan.name)
     apply.write_journal(means.root, journal)
     _write_files(task, journal, means)
     deadline = now() + timeout
     try:
         _start(task, journal, means, deadline)
         if task.plan.role is Role.CLIENT:
-            _wait_until_it_works(task.plan, means, deadline)
+            _wait_for_server(task.plan, means, deadline, was_away=was_away)
         means.watch.check_connection()
         apply.write_manifest(means.root, manifest)
     except (SetupError, OSError) as error:
@@ -110,6 +123,7 @@ def _future_manifest(task: Task, means: Means) -> Manifest:
         host=_original_host(task, means),
         tables=tuple(sorted({plan.table, *(wan.table for wan in plan.wans)} - {0})),
         links=tuple(wan.interface for wan in plan.wans if _is_reconfigured(wan, task.files)),
+        priority=plan.rule_priority,
         answers=dict(plan.answers),
     )
 
@@ -124,6 +138,7 @@ def _make_journal(task: Task, manifest: Manifest, means: Means) -> Journal:
         host=_host_now(task, means),
         tables=tuple(table for table in manifest.tables if table not in old.tables),
         links=tuple(sorted({*manifest.links, *old.links})),
+        priority=0 if manifest.priority == old.priority else manifest.priority,
     )
 
 
@@ -175,8 +190,8 @@ def _sysctls(task: Task) -> list[str]:
     ]
     keys += [f"net/ipv4/conf/{interface}/rp_filter" for interface in task.plan.loosened]
     for key in tuple(keys):
-        if key in _FORWARDING:
-            keys += _consequences(_FORWARDING[key])
+        if key in FORWARDING:
+            keys += _consequences(FORWARDING[key])
     return list(dict.fromkeys(keys))
 
 
@@ -204,13 +219,23 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
         bus.wait_configured(plan.name, timeout=_left(deadline))
     for link in journal.links:
         with means.step(f"{link} has its addresses again"):
-            means.wait_routable(link, timeout=min(LINK_TIMEOUT, _left(deadline)))
+            timeout = min(_WAN_TIMEOUT, _left(deadline))
+            if not means.wait_routable(link, timeout=timeout):
+                raise SetupError(
+                    f"networkd could not set up {link}",
+                    hint="`journalctl -u systemd-networkd` says why",
+                )
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
         bus.enable(TARGET, plan.unit)
         bus.reload_units()
         begin = bus.restart if was_active else bus.start
         begin(plan.unit, timeout=_left(deadline))
+        if not wait_answer(plan.name, timeout=_WAN_TIMEOUT, check=means.watch.check):
+            raise SetupError(
+                f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
+                hint=f"`systemctl cat {plan.unit}` shows what it runs",
+            )
 
 
 def _make_user(task: Task, means: Means) -> None:
@@ -220,6 +245,13 @@ def _make_user(task: Task, means: Means) -> None:
             if path.startswith(directory):
                 with means.step(f"{command[0]} reads {path}"):
                     _run(*command, path)
+    try:
+        pwd.getpwnam(_USER)
+    except KeyError:
+        raise SetupError(
+            f"this host has no user {_USER}, whose the device {task.plan.name} is to be",
+            hint="`systemd-sysusers` makes it, where glorytun is installed as a package",
+        ) from None
 
 
 def _enable_networkd(before: Host, means: Means) -> None:
@@ -229,6 +261,23 @@ def _enable_networkd(before: Host, means: Means) -> None:
     if not before.units[WAIT_ONLINE].enabled:
         means.bus.disable(WAIT_ONLINE)
     means.bus.reload_units()
+
+
+def _wait_for_server(plan: Plan, means: Means, deadline: float, *, was_away: bool) -> None:
+    """Raises _NotReached, unless the server didn't answer before either."""
+    try:
+        _wait_until_it_works(plan, means, deadline)
+    except _NotReached:
+        if not was_away:
+            raise
+        with means.step("the server was away before: what was changed stays"):
+            return
+    for wan in plan.wans if len(plan.wans) > 1 else ():
+        # The tunnel works without it; but that is said.
+        with means.attempt(f"{plan.server_host} answers over {wan.interface}", []):
+            timeout = min(_WAN_TIMEOUT, _left(deadline))
+            if not wait_wan(plan.name, wan.interface, timeout=timeout, check=means.watch.check):
+                raise _NotReached("no answer yet")
 
 
 def _wait_until_it_works(plan: Plan, means: Means, deadline: float) -> None:

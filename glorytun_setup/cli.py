@@ -1,12 +1,14 @@
 """`glorytun-setup`: its verbs and options, and errors as one line and an exit status."""
 
 import argparse
+import ctypes
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from glorytun.config import Bounds, quote, time_within
 from glorytun.core.settings import SECOND
@@ -16,7 +18,7 @@ from glorytun_setup import clients, listing, set_up
 from glorytun_setup.answers import read_toml
 from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
-from glorytun_setup.means import SetupFailure
+from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
 from glorytun_setup.removal import remove
 from glorytun_setup.screen import Screen
@@ -26,9 +28,12 @@ INTERRUPTED = 130
 """Exit status: 128 + SIGINT, as shells have it."""
 STANDARD_INPUT = "-"
 
+_PR_SET_DUMPABLE = 4
+"""linux/prctl.h"""
 _TIMEOUT = Bounds(low=SECOND, high=600 * SECOND, text="from 1s to 10min")
-_INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]*")
-_MOST_BYTES = 65536
+_INVITATION = re.compile(r"glorytun[0-9]+-[A-Za-z0-9_=-]+")
+_MOST = 65536
+"""Characters of a file with answers."""
 
 _EPILOG = """\
 Without a verb it sets up a tunnel: it asks, shows what changes, and asks again. What is given as an
@@ -39,6 +44,7 @@ tunnel doesn't work in time, the host is left as it was.
 
 def run() -> NoReturn:
     """The console script."""
+    keep_memory()
     try:
         status = main(sys.argv[1:])
         if sys.stdout is not None:
@@ -51,6 +57,12 @@ def run() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = _complain(SetupError(str(error)))
     sys.exit(status)
+
+
+def keep_memory() -> None:
+    """What is known here, such as a key, comes into no core file and to no debugger."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def main(argv: list[str]) -> int:
@@ -104,8 +116,13 @@ def _dispatch(words: Words) -> None:
         timeout=_parse_timeout(words.pop("timeout", "")),
     )
     only_looks = do in (_list, _show, _list_clients)
-    with open_session(options, Screen(), only_looks=only_looks) as session:
-        do(session, words)
+    try:
+        with open_session(options, Screen(), only_looks=only_looks) as session:
+            do(session, words)
+    except Busy:
+        # Its timer comes again, and no service is to fail because somebody thinks over an answer.
+        if do is not _expire_client:
+            raise
 
 
 def _set_up(session: Session, words: Words) -> None:
@@ -184,14 +201,21 @@ def _read(option: str, name: str) -> str:
     if looks_like_key(name) or looks_like_invitation(name):
         raise SetupError(f"{option} takes the name of a file, and this is what belongs into it")
     if name == STANDARD_INPUT:
-        return sys.stdin.read(_MOST_BYTES)
+        return _read_whole(option, sys.stdin)
     try:
         with Path(name).open(encoding="utf-8") as file:
-            return file.read(_MOST_BYTES)
+            return _read_whole(option, file)
     except OSError as error:
         raise SetupError(f"{option}: {quote(name)} can't be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise SetupError(f"{option}: {quote(name)} is no text in UTF-8") from None
+
+
+def _read_whole(option: str, file: TextIO) -> str:
+    text = file.read(_MOST + 1)
+    if len(text) > _MOST:
+        raise SetupError(f"{option}: there are more than {_MOST} characters, which are no answers")
+    return text
 
 
 # Words.
@@ -285,6 +309,6 @@ def _add_answers(parser: _Parser) -> None:
     group.add_argument("--original", metavar="NAME", help=text)
     for question in QUESTIONS:
         metavar = "FILE" if question.is_secret else "ANSWER"
-        prompt = question.prompt.split(" (")[0].rstrip("?")
-        text = f"{prompt}. {question.help}".replace("%", "%%")
+        prompt = question.prompt.split(" (")[0]
+        text = f"{prompt.removesuffix('?')}. {question.help}".replace("%", "%%")
         group.add_argument(question.option, metavar=metavar, help=text)

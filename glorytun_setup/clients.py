@@ -4,11 +4,12 @@ The tunnel of a client is an ordinary one, named after the server's and the clie
 client's are labels among its answers.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
 
-from glorytun.config import Bounds, time_within
+from glorytun.config import Bounds, quote, time_within
 from glorytun.control.client import ask
 from glorytun.control.messages import Paths
 from glorytun.core.settings import SECOND
@@ -21,11 +22,17 @@ from glorytun_setup.manifest import Manifest
 from glorytun_setup.model import Inside, Plan, Role
 from glorytun_setup.removal import remove
 from glorytun_setup.session import EXPIRES, Session
+from glorytun_setup.verify import events
 from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NEW_KEY, NONE
 
 SERVER, CLIENT, IDENTITY = "client_of", "client", "invitation"
 """Labels: the tunnel of the server, the name of the client, and the invitation's identity."""
+INVITED = "invited"
+"""Label: when that was, seconds since 1970."""
+MAX_NAME = 15
+"""Characters of a device's name (linux/if.h, IFNAMSIZ)."""
+_CLIENT = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
 
 NEVER = "never"
 DEFAULT_VALIDITY = "7d"
@@ -41,6 +48,7 @@ def parse_validity(text: str) -> int:
 def add(session: Session, server: str, client: str, *, validity: int, as_qr: bool) -> None:
     """Make a tunnel for a client, and print its invitation. Raises SetupError."""
     answers = _server_answers(session, server)
+    check_client(client, server)
     if _find(session, client, server):
         raise SetupError(
             f"{server} has a client {client} already",
@@ -61,18 +69,30 @@ def add(session: Session, server: str, client: str, *, validity: int, as_qr: boo
         SERVER: server,
         CLIENT: client,
         IDENTITY: identity.hex(),
+        INVITED: str(int(system_time())),
         EXPIRES: str(expires_at),
     }
-    plan = session.carry_out(settle(given, session.known()), labels)
-    if plan is None:
-        return
-    line = encode(_invitation(plan, identity))
-    session.screen.show(
-        f"\n{client} is invited. Run `glorytun-setup join` there, and paste this line. Whoever has "
-        f"it has the key:\n\n{line}\n"
-    )
-    if as_qr:
-        session.screen.show(qr.draw(line))
+
+    def tell(plan: Plan) -> None:
+        line = encode(_invitation(plan, identity))
+        session.screen.show(
+            f"\n{client} is invited. Run `glorytun-setup join` there, and paste this line. Whoever "
+            f"has it has the key:\n\n{line}\n"
+        )
+        if as_qr:
+            session.screen.show(qr.draw(line))
+
+    session.carry_out(settle(given, session.known()), labels, then=tell)
+
+
+def check_client(client: str, server: str) -> None:
+    """That a client may have this name. Raises SetupError."""
+    room = MAX_NAME - len(f"{server}-")
+    if not 0 < len(client) <= room or not _CLIENT.fullmatch(client):
+        raise SetupError(
+            f"{quote(client)} is no name for a client: 1 to {max(room, 0)} letters, digits, - _ "
+            f"and ., since its tunnel is {server}- and that"
+        )
 
 
 def list_clients(session: Session, server: str = "") -> None:
@@ -112,7 +132,7 @@ def expire(session: Session, name: str) -> None:
     expires_at = int(manifest.answers.get(EXPIRES, 0))
     if not expires_at:
         return
-    if _has_come(name):
+    if _has_come(manifest):
         answers = {**manifest.answers, EXPIRES: "0"}
         apply.write_manifest(session.means.root, replace(manifest, answers=answers))
     elif expires_at <= system_time():
@@ -178,7 +198,7 @@ def _state(manifest: Manifest) -> str:
     if running:
         return f"connected, {running} path{'s' * (running > 1)}"
     expires_at = int(manifest.answers.get(EXPIRES, 0))
-    if not expires_at:
+    if not expires_at or _has_come(manifest):
         return "away"
     left = expires_at - int(system_time())
     if left <= 0:
@@ -186,8 +206,13 @@ def _state(manifest: Manifest) -> str:
     return f"invited, for {f'{left // _DAY} d' if left >= _DAY else f'{left // 3600 + 1} h'} more"
 
 
-def _has_come(name: str) -> bool:
-    return any(path["last_received_at"] is not None for path in _paths(name))
+def _has_come(manifest: Manifest) -> bool:
+    """Whether it is here, or has been: a path of a server begins with an authentic datagram."""
+    paths = _paths(manifest.name)
+    if any(path["last_received_at"] is not None for path in paths):
+        return True
+    unit, since = f"glorytun@{manifest.name}.service", int(manifest.answers.get(INVITED, 0))
+    return bool(events(unit, "path_added", since=since))
 
 
 def _paths(name: str) -> list[dict[str, object]]:

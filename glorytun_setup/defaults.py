@@ -1,6 +1,6 @@
 """What the wizard proposes: what is free on this host, and what it finds there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import (
     IPv4Address,
@@ -8,11 +8,11 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
 )
-from itertools import count
+from itertools import chain, count
 
 from glorytun.config import DEFAULT_PORT
-from glorytun_setup.model import RULES, Address, Facts, Interface, Link, Manager, Role
-from glorytun_setup.validate import check_inside, check_priority
+from glorytun_setup.model import RULES, Address, Facts, Interface, Link, Manager, Network, Role
+from glorytun_setup.validate import check_inside, check_priority, contains
 
 FIRST_NUMBER = 7100
 """Of routing tables and priorities: far from what others take by themselves."""
@@ -42,9 +42,18 @@ def free_table(facts: Facts, *, needed: int) -> int:
     raise AssertionError
 
 
-def free_priority(facts: Facts) -> int:
-    """The first of the priorities that a tunnel's rules take."""
-    for priority in range(FIRST_NUMBER, 32000, RULES):
+def free_priority(facts: Facts, networks: Sequence[Network] = ()) -> int:
+    """The first of the priorities that a tunnel's rules take, for what it is to carry.
+
+    Before those of a tunnel that carries these networks and more, after that takes nothing of them.
+    """
+    wider: list[int] = [
+        routing.priority
+        for routing in facts.routings
+        if any(t != own and contains(t, own) for t in routing.networks for own in networks)
+    ]
+    before = range(min(wider) - RULES, 0, -RULES) if wider else range(0)
+    for priority in chain(before, range(FIRST_NUMBER, 32000, RULES)):
         try:
             check_priority(priority, facts)
         except ValueError:
@@ -60,12 +69,12 @@ def uplinks(facts: Facts) -> list[Link]:
 
 
 def wan_links(facts: Facts) -> list[Link]:
-    """The links that a client can send by."""
-    return [
-        link
-        for link in uplinks(facts)
-        if link.manager is Manager.NETWORKD and link.network_file is not None
+    """The links that a client can send by: those that networkd configures, else one alone."""
+    links = uplinks(facts)
+    found = [
+        link for link in links if link.manager is Manager.NETWORKD and link.network_file is not None
     ]
+    return found or links[:1]
 
 
 def _metrics(link: Link) -> list[int]:

@@ -4,9 +4,11 @@ From netlink, from the files in which the kernel and networkd tell of themselves
 Nothing is changed, and nothing is sent over a network.
 """
 
+import json
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -50,7 +52,11 @@ _INNER = ("bridge", "veth")
 """Kinds that lead to the Internet only where a default route says so."""
 _NETWORK_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 _QDISCS = ("fq_codel", "cake", "fq", "fq_pie", "pie", "codel", "sfq")
-_UNIT_DIRECTORIES = ("usr/lib/systemd/system", "lib/systemd/system")
+_UNIT = "systemd/system/glorytun@.service"
+_UNIT_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+"""What systemd takes a unit from: the first that has it (systemd.unit(5))."""
+_PACKAGE_DIRECTORIES = ("usr/lib", "lib")
+_OUR_COMMAND = r"^ExecStart=\S*/glorytun run %i$"
 
 
 def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
@@ -62,6 +68,7 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         systemd_version=_systemd_version(bus, root),
         has_bus=bus is not None,
         has_networkd=networkd is not None and networkd.load == "loaded",
+        networkd_masked=networkd is not None and networkd.load == "masked",
         networkd_active=networkd is not None and networkd.is_active,
         networkd_enabled=networkd is not None and networkd.is_enabled,
         resolved_active=_is_active(bus, "systemd-resolved.service"),
@@ -69,18 +76,31 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         routes=tuple(sorted(set(_destinations(messages["routes"])), key=str)),
         tables=frozenset(_tables(messages, root)),
         rule_priorities=frozenset(_priorities(messages["rules"], root)),
-        udp_ports=frozenset(_udp_ports(root)),
+        udp_ports=frozenset({*_udp_ports(root), *_configured_ports(root)}),
         tunnels=_tunnels(root),
         nameservers=_nameservers(bus),
         qdiscs=frozenset(_qdiscs(links, root)),
         default_qdisc=read_sysctl("net.core.default_qdisc") or "",
         rp_filter_all=_number(read_sysctl("net.ipv4.conf.all.rp_filter")),
         rp_filter_default=_number(read_sysctl("net.ipv4.conf.default.rp_filter")),
+        dropping=tuple(_dropping()),
         has_nft=(root / "usr/sbin/nft").exists(),
         program=find_program(),
-        is_packaged=any((root / path / "glorytun@.service").exists() for path in _UNIT_DIRECTORIES),
+        is_packaged=_is_packaged(root),
+        foreign_unit=_foreign_unit(root),
         host_name=socket.gethostname(),
     )
+
+
+def managed_links(root: Path = Path("/")) -> list[str]:
+    """The interfaces that networkd configures now, as far as it runs."""
+    found = []
+    for file in (root / "run/systemd/netif/links").glob("*"):
+        state = _assignments(file)
+        if state.get("NETWORK_FILE") and state.get("ADMIN_STATE") != "unmanaged":
+            with suppress(OSError, ValueError):  # It has gone meanwhile.
+                found.append(socket.if_indextoname(int(file.name)))
+    return sorted(found)
 
 
 def find_program() -> str:
@@ -97,6 +117,20 @@ def find_program() -> str:
 
 def _unit(bus: Bus | None, name: str) -> UnitState | None:
     return bus.unit(name) if bus else None
+
+
+def _is_packaged(root: Path) -> bool:
+    """Whether a package brought the unit; the original's has the same name."""
+    return any(_matches(root / path / _UNIT, _OUR_COMMAND) for path in _PACKAGE_DIRECTORIES)
+
+
+def _foreign_unit(root: Path) -> str:
+    """The unit that counts before that of the package and is not ours, or nothing."""
+    files = (root / directory / _UNIT for directory in _UNIT_DIRECTORIES)
+    first = next((file for file in files if os.path.lexists(file)), None)
+    if first is None or not _is_packaged(root) or _matches(first, _OUR_COMMAND):
+        return ""
+    return f"/{first.relative_to(root)}"
 
 
 def _is_active(bus: Bus | None, name: str) -> bool:
@@ -292,6 +326,23 @@ def _udp_ports(root: Path) -> Iterator[int]:
     for name in ("udp", "udp6"):
         for port in _matches(root / "proc/net" / name, r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4})"):
             yield int(port, 16)
+
+
+def _configured_ports(root: Path) -> Iterator[int]:
+    """Of tunnels that may be stopped now."""
+    for file in (root / "etc/glorytun").glob("*.conf"):
+        yield from (int(text) for text in _matches(file, r"^\s*Port\s*=\s*(\d{1,5})\s*$"))
+
+
+def _dropping() -> Iterator[str]:
+    """Chains that drop what is forwarded, as libnftables-json(5) has them."""
+    command = ("/usr/sbin/nft", "--json", "list", "chains")
+    with suppress(OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5)
+        for item in json.loads(result.stdout)["nftables"]:
+            chain = item.get("chain", {})
+            if chain.get("hook") == "forward" and chain.get("policy") == "drop":
+                yield f"{chain['family']} {chain['table']} {chain['name']}"
 
 
 def _tunnels(root: Path) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ def list_tunnels(session: Session) -> None:
         )
         for manifest in session.manifests.values()
     ]
+    for name in apply.load_journals(session.means.root):
+        session.screen.show(_unfinished(name))
     if len(rows) == 1:
         session.screen.show("There is no tunnel yet: `glorytun-setup` makes one.")
         return
@@ -28,14 +30,23 @@ def list_tunnels(session: Session) -> None:
 
 def show_tunnel(session: Session, name: str) -> None:
     """What was planned, whether it runs, and whose its files are. Raises SetupError."""
-    manifest = session.manifest(name)
     show = session.screen.show
+    if name in apply.load_journals(session.means.root):
+        show(_unfinished(name))
+    manifest = session.manifest(name)
     try:
         show(describe(make_plan(settle(manifest.answers, session.known(name)))))
     except SetupError as error:
         show(f"It could not be set up so any more: {error}")
     show(f"- The service: {_service(session, name)}.\n")
     show("\n".join(_files(session, manifest)))
+
+
+def _unfinished(name: str) -> str:
+    return (
+        f"{name} is being changed, or a change of it was interrupted: the next run of "
+        "glorytun-setup\nthat changes anything puts that in order first.\n"
+    )
 
 
 def _service(session: Session, name: str) -> str:

@@ -80,6 +80,8 @@ class Manifest:
     """Routing tables of its own."""
     links: tuple[str, ...] = ()
     """Interfaces, besides its own, that it has networkd configure otherwise."""
+    priority: int = 0
+    """The first of the `RULES` priorities of its rules; 0: it has none."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """By TOML key, without the secret one."""
 
@@ -122,6 +124,8 @@ class Journal:
     """Routing tables that were of no use before it."""
     links: tuple[str, ...] = ()
     """Interfaces that networkd reconfigures, besides the tunnel's own."""
+    priority: int = 0
+    """As in the manifest, of rules that weren't there before it."""
 
 
 def manifest_path(name: str) -> str:
@@ -155,6 +159,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
             "host": _dump_host(manifest.host),
             "tables": manifest.tables,
             "links": manifest.links,
+            "priority": manifest.priority,
             "answers": dict(manifest.answers),
         }
     )
@@ -178,6 +183,7 @@ def load_manifest(data: bytes, *, name: str) -> Manifest:
             host=_load_host(found["host"]),
             tables=tuple(found["tables"]),
             links=tuple(found["links"]),
+            priority=found.get("priority", 0),
             answers=found["answers"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -205,6 +211,7 @@ def dump_journal(journal: Journal) -> bytes:
             "host": _dump_host(journal.host),
             "tables": journal.tables,
             "links": journal.links,
+            "priority": journal.priority,
         }
     )
 
@@ -230,6 +237,7 @@ def load_journal(data: bytes, *, name: str) -> Journal:
             host=_load_host(found["host"]),
             tables=tuple(found["tables"]),
             links=tuple(found["links"]),
+            priority=found.get("priority", 0),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(journal_path(name)) from error

@@ -16,6 +16,8 @@ from glorytun_setup.waiting import now, wait_until
 
 LINK_TIMEOUT = 10.0
 """Seconds for an interface to have its addresses again."""
+_BEGINNING = 1.0
+"""Seconds for networkd to begin with what it was told."""
 _LOCK = "run/glorytun-setup.lock"
 
 TARGET = "glorytun.target"
@@ -34,6 +36,10 @@ class Progress(Protocol):
 
     def end(self, seconds: float, *, is_done: bool) -> None:
         """It is done, or failed."""
+
+
+class Busy(SetupError):
+    """Another run changes the host."""
 
 
 class SetupFailure(SetupError):
@@ -84,7 +90,8 @@ class Means:
     def attempt(self, text: str, left: list[str]) -> Iterator[None]:
         """The same for undoing: what fails is noted in `left`, and the next step follows.
 
-        The terminal may be gone, which keeps nothing from being undone.
+        The terminal may be gone, and what is called may fail in ways that nobody thought of: none
+        of it keeps the rest from being undone.
         """
         with suppress(OSError):
             self.progress.begin(text)
@@ -92,18 +99,33 @@ class Means:
         try:
             yield
             is_done = True
-        except SetupError as error:
-            left.append(f"{text}: {error}")
+        except Exception as error:
+            left.append(f"{text}: {str(error) or type(error).__name__}")
         with suppress(OSError):
             self.progress.end(now() - started, is_done=is_done)
 
-    def wait_routable(self, link: str, *, timeout: float) -> None:
-        """Until networkd has set a link up again; it may never have been, so that it may fail."""
-        wait_until(
-            lambda: self.bus.link_states(link)[1] == "routable",
-            timeout=timeout,
-            check=self.watch.check,
-        )
+    def wait_routable(self, link: str, *, timeout: float) -> bool:
+        """Until networkd has set a link up again; False: it failed, twice.
+
+        That it takes longer is no failure: it may never have been up.
+        """
+        if self._waits_for(link, timeout) != "failed":
+            return True
+        self.bus.reconfigure(link, timeout=timeout)
+        # On systemd 252 networkd answers before it has begun.
+        wait_until(lambda: self.bus.link_states(link)[0] != "failed", timeout=_BEGINNING)
+        return self._waits_for(link, timeout) != "failed"
+
+    def _waits_for(self, link: str, timeout: float) -> str:
+        """The state that networkd has a link in, in the end."""
+
+        def is_settled() -> bool:
+            # With router advertisements, systemd 252 stays "configuring" for many seconds.
+            administrative, operational = self.bus.link_states(link)
+            return administrative == "failed" or operational == "routable"
+
+        wait_until(is_settled, timeout=timeout, check=self.watch.check)
+        return self.bus.link_states(link)[0]
 
 
 @contextmanager
@@ -123,7 +145,7 @@ def locked(root: Path) -> Iterator[None]:
         except OSError:
             is_ours = False
         if not is_ours:
-            raise SetupError(
+            raise Busy(
                 "another glorytun-setup is changing this host", hint="wait until it has ended"
             )
         try:

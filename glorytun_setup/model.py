@@ -101,6 +101,17 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """What a client's tunnel takes of this host's traffic."""
+
+    name: str
+    """The tunnel's."""
+    priority: int
+    """The first of its rules: of two tunnels the one with the lower number is asked first."""
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The host as it is now: all that defaults, checks and rendering need to know of it."""
 
@@ -143,6 +154,14 @@ class Facts:
     is_packaged: bool
     """Whether glorytun@.service and the user came with a package."""
     host_name: str
+    networkd_masked: bool = False
+    """Whether somebody forbade to start it."""
+    foreign_unit: str = ""
+    """A glorytun@.service, such as the original's, that counts before the package's."""
+    dropping: tuple[str, ...] = ()
+    """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
+    routings: tuple[Routing, ...] = ()
+    """Of the other tunnels that this wizard set up."""
 
     def link(self, name: str) -> Link | None:
         """The interface of this name."""
@@ -179,7 +198,8 @@ class Wan:
     sources: tuple[Network, ...] = ()
     """The networks of its addresses today: what is sent from there leaves here."""
     network_file: str
-    """The .network file that configures it today, which gets a drop-in."""
+    """The .network file that configures it today, which gets a drop-in; empty: none does, and none
+    is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

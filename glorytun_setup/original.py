@@ -1,7 +1,7 @@
 """Configurations of the original glorytun, to be taken over: /etc/glorytun/NAME/env and key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from glorytun.errors import SetupError
 from glorytun_setup.model import Role
 
 DIRECTORY = Path("/etc/glorytun")
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 _ASSIGNMENT = re.compile(r"\s*([A-Z_]+)=[\"']?([^\"'\s]*)")
 
 
@@ -23,6 +24,8 @@ class Original:
     port: str
     """The server's."""
     key_file: Path
+    lost: tuple[str, ...] = ()
+    """What it has and is not taken over, in words."""
 
     @property
     def answers(self) -> Mapping[str, str]:
@@ -72,4 +75,15 @@ def _read(name: str, file: Path) -> Original:
         server=server,
         port=port or str(DEFAULT_PORT),
         key_file=file.with_name("key"),
+        lost=tuple(_lost(name, file, values)),
     )
+
+
+def _lost(name: str, file: Path, values: Mapping[str, str]) -> Iterator[str]:
+    device, local = values.get("DEV", ""), values.get("BIND", "")
+    if device and device != name:
+        yield f"the device is {name} and not {device} any more: change what names it, as firewalls"
+    if local and local not in _ALL_ADDRESSES:
+        yield f"BIND={local} in {file} is not taken over: Bind= in {name}.conf says the same"
+    if file.with_name("post.sh").exists():
+        yield f"{file.with_name('post.sh')} is not run any more: look for what is still needed"

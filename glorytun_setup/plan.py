@@ -15,14 +15,15 @@ from glorytun_setup.model import (
     Manager,
     Network,
     Plan,
+    Routing,
     Source,
     Through,
     Wan,
 )
 from glorytun_setup.questions import Known
 from glorytun_setup.words import (
-    ThroughAnswer,
     WanAnswer,
+    chosen_networks,
     parse_addresses,
     parse_networks,
     parse_through,
@@ -62,7 +63,7 @@ def _make_server(known: Known) -> Plan:
 def _make_client(known: Known) -> Plan:
     given, facts = known.given, known.facts
     plan = _make_common(known, local_port=given["local_port"])
-    networks = _networks(given["through"], plan)
+    networks = chosen_networks(given["through"], [own.own.version for own in plan.insides])
     wans = tuple(_wans(given["wans"], facts, first_table=given["table"] + 1))
     plan = replace(plan, wans=wans)
     return replace(
@@ -98,18 +99,10 @@ def _make_common(known: Known, *, local_port: int) -> Plan:
     )
 
 
-def _networks(answer: ThroughAnswer, plan: Plan) -> tuple[Network, ...]:
-    if answer.through is not Through.EVERYTHING:
-        return answer.networks
-    every = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
-    return tuple(every[inside.own.version] for inside in plan.insides)
-
-
 def _wans(answers: tuple[WanAnswer, ...], facts: Facts, *, first_table: int) -> Iterator[Wan]:
     links = [facts.link(answer.interface) for answer in answers]
     for table, (answer, link) in enumerate(zip(answers, links, strict=True), first_table):
         assert link is not None
-        assert link.network_file is not None
         others = [other for other in links if other and other is not link]
         yield Wan(
             interface=link.name,
@@ -120,7 +113,7 @@ def _wans(answers: tuple[WanAnswer, ...], facts: Facts, *, first_table: int) -> 
             gateway4=link.gateway4,
             gateway6=link.gateway6,
             sources=tuple(_sources(link, others)),
-            network_file=link.network_file,
+            network_file=link.network_file or "",
         )
 
 
@@ -204,6 +197,17 @@ def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
         ),
         routes=tuple(route for route in facts.routes if route not in networks),
     )
+
+
+def routing(answers: Mapping[str, str]) -> Routing | None:
+    """What the tunnel of some answers takes; None: nothing but what is for its other end."""
+    if "through" not in answers:
+        return None
+    versions = [own.version for own in parse_addresses(answers["addresses"])]
+    networks = chosen_networks(parse_through(answers["through"]), versions)
+    if not networks:
+        return None
+    return Routing(name=answers["name"], priority=int(answers["priority"]), networks=networks)
 
 
 def _networks_of(answers: Mapping[str, str]) -> set[Network]:

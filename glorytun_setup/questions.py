@@ -23,12 +23,14 @@ from glorytun_setup.validate import (
     check_server,
     check_table,
     check_wan,
+    is_private,
 )
 from glorytun_setup.words import (
     KEEP_KEY,
     NEW_KEY,
     NONE,
     WanAnswer,
+    chosen_networks,
     parse_addresses,
     parse_invitation,
     parse_key_answer,
@@ -163,7 +165,7 @@ def _check_invitation(invitation: Invitation | None, known: Known) -> None:
 def _check_wans(wans: tuple[WanAnswer, ...], known: Known) -> None:
     for wan in wans:
         try:
-            check_wan(wan.interface, known.facts)
+            check_wan(wan.interface, known.facts, is_alone=len(wans) == 1)
         except ValueError as error:
             raise ValueError(f"can't be used: {wan.interface} {error}") from None
 
@@ -191,6 +193,13 @@ def _default_server(known: Known) -> str:
     return defaults.public_host(known.facts) or NONE if known.is_server else ""
 
 
+def _found_server(known: Known) -> list[str]:
+    host = defaults.public_host(known.facts) if known.is_server else ""
+    if not is_private(host):
+        return []
+    return [f"{host} is a private address: name the public one, where clients are elsewhere"]
+
+
 def _default_port(known: Known) -> str:
     return str(defaults.free_port(known.facts) if known.is_server else DEFAULT_PORT)
 
@@ -211,11 +220,15 @@ def _found_wans(known: Known) -> list[str]:
 
 
 def _found_wan(link: Link, known: Known) -> str:
+    addresses = f"{link.name} has {', '.join(map(str, link.addresses))}"
+    note = ""
     try:
+        check_wan(link.name, known.facts, is_alone=True)
+        note = "; only alone: with others it"
         check_wan(link.name, known.facts)
     except ValueError as error:
-        return f"{link.name} {error}"
-    return f"{link.name} has {', '.join(map(str, link.addresses))}"
+        return f"{addresses}{note} {error}" if note else f"{link.name} {error}"
+    return addresses
 
 
 def _default_addresses(known: Known) -> str:
@@ -246,6 +259,12 @@ def _default_share(known: Known) -> str:
 
 def _default_table(known: Known) -> str:
     return str(defaults.free_table(known.facts, needed=1 + len(known.given["wans"])))
+
+
+def _default_priority(known: Known) -> str:
+    versions = [own.version for own in known.given["addresses"]]
+    networks = chosen_networks(known.given["through"], versions)
+    return str(defaults.free_priority(known.facts, networks))
 
 
 def _check_tables(table: int, known: Known) -> None:
@@ -307,6 +326,7 @@ QUESTIONS = (
         write=lambda host: host or NONE,
         check=_check_server,
         default=_default_server,
+        found=_found_server,
         invited=lambda invitation: invitation.server_host,
     ),
     Question(
@@ -420,7 +440,7 @@ QUESTIONS = (
         help="Ten of them are taken (docs/routing.md).",
         parse=number_within(PRIORITY),
         check=lambda priority, known: check_priority(priority, known.facts),
-        default=lambda known: str(defaults.free_priority(known.facts)),
+        default=_default_priority,
         applies=_is_client,
         is_asked=False,
     ),

@@ -1,8 +1,10 @@
 """`glorytun-setup remove`: a tunnel goes, and what was there before comes back."""
 
+from collections.abc import Iterable
+
 from glorytun.errors import SetupError
-from glorytun_setup import apply, take_down
-from glorytun_setup.render import key_file
+from glorytun_setup import take_down
+from glorytun_setup.render import NETWORK, key_file
 from glorytun_setup.session import Session, show_changes
 from glorytun_setup.terminal import Interrupted
 
@@ -14,15 +16,23 @@ def remove(session: Session, name: str, *, spares_key: bool = True) -> None:
     """
     manifest = session.manifest(name)
     others = tuple(each for each in session.manifests.values() if each.name != name)
-    changes = apply.find_changes(session.means.root, (), manifest=manifest, others=others)
-    needed = [change for change in changes if change.is_needed]
-    session.screen.show(f"{name} is stopped for good, and its device goes.\n")
-    session.screen.show(show_changes(needed))
+    removal = take_down.plan_removal(manifest, session.means, others=others)
+    needed = [change for change in removal.changes if change.is_needed]
+    session.screen.show(f"{name} is stopped for good, and its device goes.")
+    for note in removal.notes:
+        session.screen.show(note)
+    edited = {change.path for change in needed if change.is_foreign}
+    # Without being asked, nobody's work is thrown away.
+    stays = set() if session.options.overwrites or session.can_ask else edited
+    session.screen.show("")
+    session.screen.show(show_changes(change for change in needed if change.path not in stays))
+    for path in sorted(stays):
+        session.screen.show(f"{path} was edited by hand, and stays.")
     if session.options.is_dry:
         session.screen.show("\nNothing was changed.")
         return
-    edited = [change.path for change in needed if change.is_foreign]
     keep = {path for path in edited if not _may_go(session, path)}
+    _check_kept(keep)
     key = key_file(name)
     if session.can_ask:
         if not session.screen.confirm("\nShall all this be done", default=False):
@@ -33,11 +43,23 @@ def remove(session: Session, name: str, *, spares_key: bool = True) -> None:
             keep.add(key)
     elif not session.options.is_agreed:
         raise SetupError("nobody is there to agree", hint="--yes agrees, --dry-run only shows")
+    if keep:
+        removal = take_down.plan_removal(manifest, session.means, others=others, keep=keep)
     with session.means.watch:
-        take_down.remove(manifest, session.means, others=others, keep=keep)
+        take_down.remove(removal, session.means)
     session.screen.show(f"\n{name} is removed.")
     for path in sorted(keep):
         session.screen.show(f"{path} stays.")
+
+
+def _check_kept(paths: Iterable[str]) -> None:
+    """A WAN's drop-in can't stay: its rules lead to tables and rules that go. Raises SetupError."""
+    for path in sorted(paths):
+        if path.startswith(f"{NETWORK}/") and path.endswith(".conf"):
+            raise SetupError(
+                f"{path} was edited by hand, and can't stay without the tunnel",
+                hint="--overwrite lets it go; what you need of it belongs into a file of your own",
+            )
 
 
 def _may_go(session: Session, path: str) -> bool:

@@ -1,5 +1,6 @@
 """The user's terminal: what is asked there and shown, also where it is none."""
 
+import io
 import sys
 import termios
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ class Screen:
     def __init__(self) -> None:
         if sys.stdin is None or sys.stdout is None:
             raise SetupError("standard input or output is closed")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # An answer may have what this terminal's encoding can't show.
+            sys.stdout.reconfigure(errors="backslashreplace")
         self.can_ask = sys.stdin.isatty() and sys.stdout.isatty()
         """Whether somebody is there to be asked."""
         self._is_within = False

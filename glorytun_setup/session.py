@@ -22,14 +22,15 @@ from glorytun_setup.facts import gather
 from glorytun_setup.manifest import Manifest
 from glorytun_setup.means import Means, locked
 from glorytun_setup.model import Facts, File, Plan
-from glorytun_setup.plan import make_plan, original, without
+from glorytun_setup.plan import make_plan, original, routing, without
 from glorytun_setup.questions import Known
-from glorytun_setup.render import key_file, render
+from glorytun_setup.render import CONFIGURATION, key_file, render
 from glorytun_setup.screen import Screen
 from glorytun_setup.take_down import recover
 from glorytun_setup.terminal import Interrupted, Watch, find_session
 from glorytun_setup.validate import Problem, find_host_problems, find_problems
 from glorytun_setup.waiting import system_time
+from glorytun_setup.words import NONE
 
 ROOT = Path("/")
 EXPIRES = "invitation_expires"
@@ -69,6 +70,11 @@ class Session:
     def manifest(self, name: str) -> Manifest:
         """Of a tunnel. Raises SetupError without it."""
         found = self.manifests.get(name)
+        if found is None and name in self.facts.tunnels:
+            raise SetupError(
+                f"{name} was not set up by glorytun-setup, which leaves it alone",
+                hint=f"change {CONFIGURATION}/{name}.conf by hand, or move it away and set up anew",
+            )
         if found is None:
             raise SetupError(
                 f"there is no tunnel {name!r} that glorytun-setup set up",
@@ -89,6 +95,8 @@ class Session:
         manifests = self.manifests.values()
         sysctls = {key: value for each in manifests for key, value in each.host.sysctls.items()}
         facts = original(self.facts, sysctls)
+        others = (each.answers for each in manifests if each.name != name)
+        facts = replace(facts, routings=tuple(filter(None, map(routing, others))))
         manifest = self.manifests.get(name)
         return without(facts, name=name, answers=manifest.answers) if manifest else facts
 
@@ -99,10 +107,17 @@ class Session:
         ask = self.asker if self.can_ask else None
         return settle(given, self.known(name), saved=saved, ask=ask)
 
-    def carry_out(self, known: Known, labels: Mapping[str, str] | None = None) -> Plan | None:
-        """Show what answers lead to, and make it so when the user agrees; None: nothing was done.
+    def carry_out(
+        self,
+        known: Known,
+        labels: Mapping[str, str] | None = None,
+        *,
+        then: Callable[[Plan], None] = lambda plan: None,
+    ) -> None:
+        """Show what answers lead to, and make it so when the user agrees.
 
-        `labels` are remembered with the answers. Raises SetupError.
+        `labels` are remembered with the answers. `then` is called once the tunnel works, before
+        anything can interrupt. Raises SetupError.
         """
         plan = make_plan(known)
         labels = labels or {}
@@ -115,16 +130,35 @@ class Session:
         task = self._task(plan)
         self.screen.show(f"\n{describe(plan)}")
         if not task.is_needed and self._runs(plan):
-            self.screen.show("\nNothing to do: all of it is so already.")
-            return None
+            self._remember(task)
+            return
         self._show_changes(task)
         if self.options.is_dry:
             self.screen.show("\nNothing was changed.")
-            return None
+            return
         self._agree(task)
         with self.means.watch:
             bring_up(task, self.means, timeout=self.options.timeout)
-        return plan
+            then(plan)
+
+    def _remember(self, task: Task) -> None:
+        """Answers that change no file, such as a server's name in invitations to come."""
+        assert task.manifest
+        answers = dict(task.plan.answers)
+        changed = {
+            name: text for name, text in answers.items() if task.manifest.answers.get(name) != text
+        }
+        if not changed:
+            self.screen.show("\nNothing to do: all of it is so already.")
+            return
+        self.screen.show("\nNo file changes, but what is known of the tunnel:")
+        for name, text in changed.items():
+            self.screen.show(f"  {name}: {task.manifest.answers.get(name, NONE)} becomes {text}")
+        if self.options.is_dry:
+            self.screen.show("\nNothing was changed.")
+            return
+        self._agree(task)
+        apply.write_manifest(self.means.root, replace(task.manifest, answers=answers))
 
     def _check(self, plan: Plan, facts: Facts) -> None:
         """Say all that speaks against a plan. Raises SetupError."""

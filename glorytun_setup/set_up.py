@@ -1,11 +1,13 @@
 """`glorytun-setup`, `join` and `edit`: a tunnel becomes what was answered."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from glorytun.errors import SetupError
 from glorytun.keyfile import load_key
-from glorytun_setup.invitation import encode
+from glorytun_setup.answers import settle, written
+from glorytun_setup.invitation import decode, encode
 from glorytun_setup.model import Plan, Role
 from glorytun_setup.original import Original, find_original, find_originals
 from glorytun_setup.questions import QUESTIONS, Known, Question
@@ -17,7 +19,7 @@ NAMES = tuple(question.name for question in QUESTIONS)
 
 def set_up(session: Session, given: Mapping[str, str], *, original: str = "") -> None:
     """Make a new tunnel; without a terminal also change one to what is given. Raises SetupError."""
-    name = given.get("name", "")
+    name = given.get("name", "") or _same(session, given)
     if name in session.manifests and not session.can_ask:
         edit(session, name, given)
         return
@@ -25,11 +27,15 @@ def set_up(session: Session, given: Mapping[str, str], *, original: str = "") ->
     if found:
         session = _without_port(session, found)
         given = {**found.answers, "key": load_key(str(found.key_file)).hex(), **given}
-    plan = session.carry_out(session.settle(given))
-    if plan:
+        for text in found.lost:
+            session.screen.show(f"Warning: {text}")
+
+    def tell(plan: Plan) -> None:
         _tell(session, plan)
-    if plan and found:
-        session.screen.show(f"{found.key_file.parent} is not needed any more; it holds the key.")
+        if found:
+            session.screen.show(f"{found.key_file.parent} is not needed any more; it has the key.")
+
+    session.carry_out(session.settle(given), then=tell)
 
 
 def join(session: Session, given: Mapping[str, str]) -> None:
@@ -37,9 +43,44 @@ def join(session: Session, given: Mapping[str, str]) -> None:
     texts = {"role": Role.CLIENT.value, **given}
     if not texts.get("invitation"):
         texts["invitation"] = _ask_invitation(session)
-    plan = session.carry_out(session.settle(texts))
-    if plan:
-        _tell(session, plan)
+    name = _joined(session, texts["invitation"])
+    if name and session.can_ask:
+        raise SetupError(
+            f"this invitation was taken here already: it made {name}",
+            hint=f"`glorytun-setup show {name}` tells how that is, `edit {name}` changes it",
+        )
+    if name:
+        edit(session, name, {key: text for key, text in texts.items() if key != "invitation"})
+        return
+    session.carry_out(session.settle(texts), then=lambda plan: _tell(session, plan))
+
+
+def _joined(session: Session, text: str) -> str:
+    """The tunnel that an invitation made here; empty: none."""
+    try:
+        invitation = decode(text)
+    except ValueError:
+        return ""  # What is wrong with it is said where it is an answer.
+    for name, manifest in session.manifests.items():
+        if manifest.answers["role"] == Role.CLIENT and session.known(name).old_key == (
+            invitation.key
+        ):
+            return name
+    return ""
+
+
+def _same(session: Session, given: Mapping[str, str]) -> str:
+    """The tunnel that was made of these very answers, none of which is its name; empty: none."""
+    if session.can_ask or "name" in given:
+        return ""
+    for name, manifest in session.manifests.items():
+        known = session.known(name)
+        with suppress(SetupError):
+            settled = settle({**given, "name": name}, known)
+            is_key = settled.key == known.old_key
+            if is_key and set(written(settled)) == set(manifest.answers.items()):
+                return name
+    return ""
 
 
 def edit(session: Session, name: str, given: Mapping[str, str]) -> None:
@@ -55,9 +96,8 @@ def edit(session: Session, name: str, given: Mapping[str, str]) -> None:
         # It is the key that counts, which is there.
         fixed["invitation"] = NONE
     labels = {key: value for key, value in answers.items() if key not in NAMES}
-    plan = session.carry_out(session.settle({**fixed, **given}, name), labels)
-    if plan:
-        _tell(session, plan)
+    settled = session.settle({**fixed, **given}, name)
+    session.carry_out(settled, labels, then=lambda plan: _tell(session, plan))
 
 
 def _ask_invitation(session: Session) -> str:
@@ -100,4 +140,8 @@ def _tell(session: Session, plan: Plan) -> None:
     show = session.screen.show
     show(f"\n{plan.name} is up. `glorytun show dev {plan.name}` tells how it is.")
     if plan.role is Role.SERVER:
-        show(f"`glorytun-setup client add {plan.name} CLIENT` invites a client.")
+        show(
+            f"It is for the one client that you give its key. `glorytun-setup client add "
+            f"{plan.name} CLIENT`\ninvites others: each gets a tunnel, a key and a UDP port of its "
+            "own, which firewalls must let in."
+        )

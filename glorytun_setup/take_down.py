@@ -6,23 +6,48 @@ between is finished by the next run.
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
-from glorytun_setup.kernel import delete_device, flush_table, write_sysctl
+from glorytun_setup.facts import managed_links
+from glorytun_setup.kernel import (
+    FORWARDING,
+    delete_device,
+    flush_rules,
+    flush_table,
+    read_sysctl,
+    settings_of_others,
+    write_sysctl,
+)
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
     LINK_TIMEOUT,
     NETWORKD,
     NETWORKD_SOCKET,
     SHARED_UNITS,
+    WAIT_ONLINE,
     Means,
     SetupFailure,
 )
+from glorytun_setup.model import RULES
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What it takes to take a tunnel away."""
+
+    manifest: Manifest
+    others: tuple[Manifest, ...]
+    changes: tuple[Change, ...]
+    host: Host
+    """What is put back besides files."""
+    notes: tuple[str, ...]
+    """What becomes of the rest of the host, in words."""
 
 
 def recover(means: Means) -> list[str]:
@@ -42,25 +67,39 @@ def recover(means: Means) -> list[str]:
     return done
 
 
-def remove(
+def plan_removal(
     manifest: Manifest,
     means: Means,
     *,
     others: Iterable[Manifest] = (),
     keep: Iterable[str] = (),
-) -> None:
-    """Take a tunnel away and put back what was there before it; `keep` names files that stay.
+) -> Removal:
+    """What goes with a tunnel, and what goes back; `keep` names files that stay.
 
-    What was edited by hand goes too, if it isn't among these. Raises SetupFailure.
+    What was edited by hand goes too, if it isn't among these. Raises SetupError.
     """
     others = tuple(others)
-    changes = apply.find_changes(means.root, (), manifest=manifest, others=others, keep=keep)
+    host, notes = _still_needed(_not_needed_by(others, manifest.host), manifest, others, means)
+    return Removal(
+        manifest=manifest,
+        others=others,
+        changes=apply.find_changes(means.root, (), manifest=manifest, others=others, keep=keep),
+        host=host,
+        notes=tuple(notes),
+    )
+
+
+def remove(removal: Removal, means: Means) -> None:
+    """Take a tunnel away and put back what was there before it. Raises SetupFailure."""
     journal = Journal(
-        name=manifest.name, purpose=Purpose.REMOVE, steps=apply.steps(changes), host=manifest.host
+        name=removal.manifest.name,
+        purpose=Purpose.REMOVE,
+        steps=apply.steps(removal.changes),
+        host=removal.host,
     )
     apply.write_journal(means.root, journal)
     means.watch.go_deaf()
-    _remove(manifest, journal, changes, others, means)
+    _remove(removal, journal, means)
 
 
 def _go_on_removing(journal: Journal, means: Means) -> None:
@@ -70,29 +109,26 @@ def _go_on_removing(journal: Journal, means: Means) -> None:
         apply.close_journal(means.root, journal)
         return
     keep = manifest.entries.keys() - {step.path for step in journal.steps}
-    others = tuple(manifests.values())
-    changes = apply.find_changes(means.root, (), manifest=manifest, others=others, keep=keep)
-    _remove(manifest, journal, changes, others, means)
+    removal = plan_removal(manifest, means, others=manifests.values(), keep=keep)
+    # What was found before it began counts: some of it is put back by now.
+    host = _not_needed_by(removal.others, journal.host)
+    _remove(replace(removal, host=host), journal, means)
 
 
-def _remove(
-    manifest: Manifest,
-    journal: Journal,
-    changes: tuple[Change, ...],
-    others: tuple[Manifest, ...],
-    means: Means,
-) -> None:
+def _remove(removal: Removal, journal: Journal, means: Means) -> None:
     """From whatever state it is in."""
+    manifest = removal.manifest
 
     def put_files_back() -> list[str]:
-        apply.write_files(means.root, changes, journal)
+        apply.write_files(means.root, removal.changes, journal)
         return []
 
     left = _put_back(
         manifest.name,
-        _not_needed_by(others, manifest.host),
+        removal.host,
         means,
         tables=manifest.tables,
+        priority=manifest.priority,
         links=manifest.links,
         put_files_back=put_files_back,
     )
@@ -114,6 +150,56 @@ def _not_needed_by(others: tuple[Manifest, ...], host: Host) -> Host:
     )
 
 
+def _still_needed(
+    host: Host, manifest: Manifest, others: tuple[Manifest, ...], means: Means
+) -> tuple[Host, list[str]]:
+    """What may be put back now that others than tunnels may need it too, and words about that."""
+    notes = []
+    units = dict(host.units)
+    if NETWORKD in units and not (units[NETWORKD].active and units[NETWORKD].enabled):
+        links = [] if not means.bus.unit(NETWORKD).is_active else managed_links(means.root)
+        needing = ", ".join(link for link in links if link != manifest.name)
+        if needing:
+            for unit in (NETWORKD, NETWORKD_SOCKET, WAIT_ONLINE):
+                units.pop(unit, None)
+            notes.append(f"systemd-networkd stays as it is: it configures {needing} too.")
+        else:
+            notes.append(f"systemd-networkd is {_was(units[NETWORKD])} again.")
+    own = {path for each in (manifest, *others) for path in each.entries}
+    kept = _set_by_others(host, settings_of_others(means.root, own))
+    notes += [f"{key} stays as it is: {file} sets it too." for key, file in kept.items() if file]
+    sysctls = {key: value for key, value in host.sysctls.items() if key not in kept}
+    notes += [
+        f"{key} becomes {value} again."
+        for key, value in sysctls.items()
+        if key in FORWARDING and read_sysctl(key) != value
+    ]
+    return replace(host, units=units, sysctls=sysctls), notes
+
+
+def _was(unit: UnitBefore) -> str:
+    states = {"stopped": unit.active, "disabled": unit.enabled}
+    return " and ".join(state for state, is_not in states.items() if not is_not)
+
+
+def _set_by_others(host: Host, elsewhere: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """The settings that somebody else wants otherwise than they were, and the files that say so.
+
+    Those that come along with another have no file.
+    """
+    kept = {}
+    for key, before in host.sysctls.items():
+        value, file = elsewhere.get(key, (before, ""))
+        if value != before:
+            kept[key] = file
+    for key in tuple(kept):
+        if key in FORWARDING:
+            prefix, ends = f"net/{FORWARDING[key]}/conf/", ("/forwarding", "/accept_redirects")
+            along = [key for key in host.sysctls if key.startswith(prefix) and key.endswith(ends)]
+            kept |= dict.fromkeys(along, "") | kept
+    return kept
+
+
 def undo(journal: Journal, means: Means) -> list[str]:
     """Bring the host back to where it was before a change, as far as that got.
 
@@ -130,6 +216,7 @@ def undo(journal: Journal, means: Means) -> list[str]:
         journal.host,
         means,
         tables=journal.tables,
+        priority=journal.priority,
         links=journal.links,
         put_files_back=put_files_back,
     )
@@ -146,6 +233,7 @@ def _put_back(
     means: Means,
     *,
     tables: Iterable[int],
+    priority: int,
     links: Iterable[str],
     put_files_back: Callable[[], list[str]],
 ) -> list[str]:
@@ -179,6 +267,8 @@ def _put_back(
     with means.attempt("routes and settings of the kernel as they were", left):
         for table in tables:
             flush_table(table)
+        if priority:
+            flush_rules(priority, RULES)
         for key, value in host.sysctls.items():
             write_sysctl(key, value)
     if not networkd.active:

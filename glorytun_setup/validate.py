@@ -7,7 +7,8 @@ A `check_*` function raises ValueError whose message goes on after the answer it
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, ip_address
+from functools import partial
+from ipaddress import IPv4Interface, ip_address, ip_network
 
 from glorytun.config import is_device_name, is_numeric, quote
 from glorytun_setup.model import (
@@ -20,6 +21,7 @@ from glorytun_setup.model import (
     Network,
     Plan,
     Role,
+    Routing,
     Through,
     Wan,
 )
@@ -27,6 +29,15 @@ from glorytun_setup.model import (
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 """Neither a glob (networkd's Name=) nor a specifier of systemd's, nor hidden as a file."""
 _PROGRAM = re.compile(r"/[A-Za-z0-9/._+-]+", re.ASCII)
+_STRICT = 1
+"""Of net.ipv4.conf.*.rp_filter."""
+_NOT_PUBLIC = tuple(
+    map(
+        ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
+    )
+)
+"""RFC 1918, RFC 6598, RFC 4193: addresses that need a router's help to be reached."""
 _KERNEL_NAMES = ("all", "default", "lo")
 """The first two are directories of /proc/sys/net/ipv4/conf."""
 _PRIVATE_DIRECTORIES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
@@ -51,6 +62,8 @@ class Problem:
 
 def check_name(name: str, facts: Facts) -> None:
     """That a tunnel may have this name."""
+    if name.isdigit():
+        raise ValueError("is no name for a tunnel: networkd takes a number alone for none")
     if not is_device_name(name) or not _NAME.fullmatch(name) or name in _KERNEL_NAMES:
         raise ValueError(
             "is no name for a tunnel: 1 to 15 letters, digits, - _ and ., as in tun0, since its "
@@ -114,17 +127,22 @@ def check_peer(peer: Address, own: Interface) -> None:
         raise ValueError("is not the address of one host")
 
 
-def check_wan(interface: str, facts: Facts) -> Link:
-    """That an interface can be a WAN; the interface."""
+def check_wan(interface: str, facts: Facts, *, is_alone: bool = False) -> Link:
+    """That an interface can be a WAN, one of several or the only one; the interface."""
     link = facts.link(interface)
     if link is None:
         names = ", ".join(sorted(link.name for link in facts.links if link.is_physical))
         raise ValueError(f"is no interface of this host, which has {names or 'none'}")
     if not link.is_physical:
         raise ValueError("is no link to the Internet")
-    if link.manager is not Manager.NETWORKD or not link.network_file:
+    is_networkds = link.manager is Manager.NETWORKD and link.network_file
+    # The only one has the default route already, and needs nothing of networkd's.
+    is_strict = max(facts.rp_filter_all, link.rp_filter) == _STRICT
+    if not is_networkds and (is_strict or not is_alone):
         raise ValueError(_not_networkd(link))
     if link.gateway4 is None and link.gateway6 is None:
+        if not is_networkds:
+            raise ValueError("has no default route")
         raise ValueError(
             f"has no default route: {link.network_file} needs DHCP=yes or a [Route] with Gateway="
         )
@@ -203,7 +221,12 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
             hint="`apt install dbus`, `systemctl start dbus`",
         )
         return
-    if not facts.has_networkd:
+    if facts.networkd_masked:
+        yield Problem(
+            message="systemd-networkd is masked, so that nothing can start it",
+            hint="`systemctl unmask systemd-networkd` allows it",
+        )
+    elif not facts.has_networkd:
         yield Problem(
             message="systemd-networkd isn't installed", hint="it comes with systemd on Debian"
         )
@@ -221,14 +244,23 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
 
 def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     """What speaks against a plan; `facts` without what belongs to this tunnel already."""
-    found = [*_broken_answers(plan, facts)]
+    found = [*_broken_answers(plan, facts), *_unit_problems(facts)]
     found += _inside_problems(plan)
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
         found += _file_problems(plan, facts)
+        found += _order_problems(plan, facts)
     else:
         found += _server_problems(plan, facts)
     return found + list(_network_problems(plan, facts))
+
+
+def _unit_problems(facts: Facts) -> Iterator[Problem]:
+    if facts.foreign_unit:
+        yield Problem(
+            message=f"{facts.foreign_unit} is another program's, and counts before our own",
+            hint="move it away, and `systemctl daemon-reload`",
+        )
 
 
 _Check = tuple[str, object, Callable[..., object], tuple[object, ...]]
@@ -253,7 +285,8 @@ def _answer_checks(plan: Plan, facts: Facts) -> Iterator[_Check]:
         yield "address", inside.own, check_inside, (inside.own, facts)
         yield "peer", inside.peer, check_peer, (inside.peer, inside.own)
     for wan in plan.wans:
-        yield "interface", wan.interface, check_wan, (wan.interface, facts)
+        check = partial(check_wan, is_alone=len(plan.wans) == 1)
+        yield "interface", wan.interface, check, (wan.interface, facts)
     if plan.networks:
         yield "networks", " ".join(map(str, plan.networks)), check_networks, (plan.networks,)
     for table in filter(None, (plan.table, *(wan.table for wan in plan.wans))):
@@ -324,6 +357,21 @@ def _gateway(wan: Wan, version: int) -> object:
 def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
     if plan.through is Through.EVERYTHING:
         yield Problem(message="a server can't send everything to its client")
+    if is_private(plan.server_host):
+        yield Problem(
+            message=f"{plan.server_host} is a private address, by which clients elsewhere don't "
+            "reach this server",
+            hint=f"name the public one with --server; a router before this host must pass on UDP "
+            f"port {plan.port}",
+            is_warning=True,
+        )
+    if plan.shares and facts.dropping:
+        yield Problem(
+            message=f"a firewall here drops what is forwarded ({', '.join(facts.dropping)} of "
+            "nftables), unless a rule lets it",
+            hint=f"let pass what comes from {plan.name} and what goes there",
+            is_warning=True,
+        )
     if plan.shares and not facts.has_nft:
         yield Problem(
             message="to share the Internet takes nft, which isn't installed",
@@ -351,12 +399,31 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
         for other in _known_networks(facts):
             # What is more specific here stays here, and that is as it should be.
-            if other.version == network.version and network.subnet_of(other):  # type: ignore[arg-type]  # one family
+            if contains(other, network):
                 yield Problem(
                     message=f"{network} would never go through the tunnel: this host has a route "
                     f"to {other}, and local networks stay local",
                     hint="leave it out, or remove that route",
                 )
+
+
+def _order_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """Of two tunnels, the one whose rules come first takes all that is in its networks."""
+    own = Routing(name=plan.name, priority=plan.rule_priority, networks=plan.networks)
+    for other in facts.routings if plan.networks else ():
+        first, second = sorted((own, other), key=lambda each: each.priority)
+        for network in second.networks:
+            if any(contains(each, network) for each in first.networks):
+                yield Problem(
+                    message=f"{network} would never go through {second.name}, since {first.name} "
+                    "takes it",
+                    hint="choose other networks, or for a part of them a lower --priority",
+                )
+
+
+def contains(network: Network, other: Network) -> bool:
+    """Whether all of the other one is in a network."""
+    return network.version == other.version and other.subnet_of(network)  # type: ignore[arg-type]  # one family
 
 
 def _known_networks(facts: Facts) -> Iterator[Network]:
@@ -370,6 +437,11 @@ def _known_networks(facts: Facts) -> Iterator[Network]:
 
 def _own_addresses(facts: Facts) -> set[Address]:
     return {address.ip for link in facts.links for address in link.addresses}
+
+
+def is_private(host: str) -> bool:
+    """Whether a server's host is an address that is none of the Internet's."""
+    return is_numeric(host) and any(_address(host) in network for network in _NOT_PUBLIC)
 
 
 def _address(host: str) -> Address:

@@ -21,7 +21,9 @@ from typing import Any
 
 from glorytun.control.client import ask
 from glorytun.control.messages import Bad, Paths
+from glorytun.core.address import format_address
 from glorytun.errors import GlorytunError
+from glorytun.net.links import local_addresses
 from glorytun_setup.model import Address, Facts, Inside, Plan, Wan
 from glorytun_setup.waiting import wait_until
 
@@ -32,6 +34,8 @@ _ECHO = struct.Struct("!BBHHH")
 _PING_INTERVAL = 0.25
 _PROBE_TIMEOUT = 0.5
 """Seconds for an ICMP error to come back."""
+_PROBES = 4
+"""A host sends few ICMP errors a second (icmp_ratelimit), and the daemon asks as well."""
 _RESOLVE_TIMEOUT = 3.0
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 _LOG_LINES = 8
@@ -58,6 +62,34 @@ class Finding:
 def wait_path(name: str, *, timeout: float, check: Callable[[], None]) -> bool:
     """Whether some path has an authentic answer in time."""
     return bool(wait_until(lambda: _answered(name), timeout=timeout, check=check))
+
+
+def wait_answer(name: str, *, timeout: float, check: Callable[[], None]) -> bool:
+    """Whether the tunnel's daemon answers questions in time, as ours does and no other."""
+
+    def answers() -> bool:
+        try:
+            ask(Paths(), name, timeout=1.0)
+        except GlorytunError:
+            return False
+        return True
+
+    return bool(wait_until(answers, timeout=timeout, check=check))
+
+
+def is_running(name: str) -> bool:
+    """Whether some path is in use now."""
+    return any(path["condition"] == "running" for path in _paths(name))
+
+
+def wait_wan(name: str, wan: str, *, timeout: float, check: Callable[[], None]) -> bool:
+    """Whether the path over one interface has an authentic answer in time."""
+
+    def answered() -> bool:
+        own = {format_address(address) for address in local_addresses().get(wan, ())}
+        return any(path["local"] in own for path in _answered(name))
+
+    return bool(wait_until(answered, timeout=timeout, check=check))
 
 
 def wait_ping(inside: Inside, *, timeout: float, check: Callable[[], None]) -> float | None:
@@ -145,8 +177,7 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
     if silent:
         where = ", ".join(silent)
         text = f"no answer on {where}: nothing came back from {plan.server_host} port {plan.port}"
-        # Where others were refused, that is the reason here as well.
-        found.append(Finding(text=text, hint="" if found else _KEY_HINT))
+        found.append(Finding(text=text, hint=_KEY_HINT))
     if not clock_is_right and not heard:
         text = "nobody keeps this host's clock right, and the server drops what is far from its own"
         found.append(Finding(text=text, hint=_CLOCK_HINT))
@@ -155,11 +186,19 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
 
 def last_lines(unit: str, *, since: float) -> list[str]:
     """What the journal has of a unit since a system time; empty without a journal."""
-    words = ("--output=cat", "--quiet", f"--lines={_LOG_LINES}", f"--since=@{since:.0f}")
+    return _journal(f"--unit={unit}", f"--lines={_LOG_LINES}", since=since)
+
+
+def events(unit: str, event: str, *, since: float) -> list[str]:
+    """The last one of its daemon's events of a kind since a system time (docs/journal.md)."""
+    words = (f"_SYSTEMD_UNIT={unit}", f"GLORYTUN_EVENT={event}")
+    return _journal(*words, "--lines=1", since=since)
+
+
+def _journal(*words: str, since: float) -> list[str]:
+    command = ("journalctl", "--output=cat", "--quiet", f"--since=@{since:.0f}", *words)
     try:
-        result = subprocess.run(
-            ("journalctl", f"--unit={unit}", *words), capture_output=True, text=True, timeout=5
-        )
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return result.stdout.splitlines()
@@ -215,9 +254,10 @@ def _probe(interface: str, own: Address, server: Address, plan: Plan) -> Finding
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             probe.bind((str(own), 0))
             probe.connect((str(server), plan.port))
-            probe.send(b"\0")
-            if select.select([probe], [], [], _PROBE_TIMEOUT)[0]:
-                probe.recv(1)
+            for _ in range(_PROBES):
+                probe.send(b"\0")
+                if select.select([probe], [], [], _PROBE_TIMEOUT)[0]:
+                    probe.recv(1)
         except ConnectionRefusedError:
             return Finding(
                 text=f"{interface}: {server} refuses UDP port {plan.port}",

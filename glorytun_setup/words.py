@@ -3,7 +3,7 @@
 A `parse_*` function raises ValueError whose message goes on after the answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
@@ -132,6 +132,14 @@ def parse_through(text: str) -> ThroughAnswer:
     if not networks:
         raise ValueError("is neither everything nor nothing nor a network")
     return ThroughAnswer(through=Through.NETWORKS, networks=networks)
+
+
+def chosen_networks(answer: ThroughAnswer, versions: Iterable[int]) -> tuple[Network, ...]:
+    """What goes through a tunnel that carries these versions of IP."""
+    if answer.through is not Through.EVERYTHING:
+        return answer.networks
+    every = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+    return tuple(every[version] for version in versions)
 
 
 def write_through(answer: ThroughAnswer) -> str:

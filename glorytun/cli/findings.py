@@ -1,5 +1,9 @@
 """What a configuration meets on this host, found out in the way the daemon does it."""
 
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from glorytun.config import PathConfig
@@ -8,6 +12,9 @@ from glorytun.core.address import V4_PREFIX, Endpoint, PathId, format_address, i
 from glorytun.errors import KeyFileError, ResolveError
 from glorytun.follow import Links, sections_of, sort_addresses, wanted_paths
 from glorytun.keyfile import load_key
+
+_SERVICE_USER = "glorytun"
+_HIDDEN = ("/home/", "/root/", "/run/user/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,8 @@ def find(configuration: Configuration, name: str) -> Findings:
     warnings = [Warned(message=error.args[0], hint=error.hint) for error in unresolved.values()]
     if key_problem and _is_unreadable(key_problem):
         warnings.append(Warned(message=f"{key_problem.args[0]}, so that it was not checked"))
+    if configuration.tunnel.keyfile is not None and key_problem is None:
+        warnings += _what_the_service_cannot_read(configuration.tunnel.keyfile)
     sections: tuple[FoundSection, ...] = ()
     if configuration.paths:
         links = _Links(configuration, peers, own=name)
@@ -103,6 +112,18 @@ def _key_problem(key_file: str) -> KeyFileError | None:
 
 def _is_unreadable(key_problem: KeyFileError | None) -> bool:
     return key_problem is not None and isinstance(key_problem.__cause__, PermissionError)
+
+
+def _what_the_service_cannot_read(key_file: str) -> Iterator[Warned]:
+    """A key file of the user's that is good for us, though not for the service."""
+    hint = "leave out KeyFile=: systemd hands /etc/glorytun/NAME.key to the service"
+    if key_file.startswith(_HIDDEN):
+        yield Warned(message=f"the service doesn't see {key_file} (ProtectHome=)", hint=hint)
+        return
+    with suppress(KeyError, OSError):
+        if os.stat(key_file).st_uid != pwd.getpwnam(_SERVICE_USER).pw_uid:
+            message = f"the service runs as {_SERVICE_USER}, to whom {key_file} doesn't belong"
+            yield Warned(message=message, hint=hint)
 
 
 def _resolve_peers(

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.netns.topology import Family, within
@@ -108,7 +109,7 @@ class Node:
         self._socket: socket.socket | None = None
         self._pids: dict[str, tuple[int, int | None]] = {}
         """Process and its start time, which together don't come again."""
-        if self._file.exists():
+        with suppress(FileNotFoundError):  # The node of another run may be gone meanwhile.
             self._pids = {
                 who: tuple(pid) for who, pid in json.loads(self._file.read_text()).items()
             }
@@ -249,7 +250,10 @@ class Node:
 
     def _note(self, who: str, pid: int) -> None:
         self._pids[who] = (pid, _start_time(pid))
-        self._file.write_text(json.dumps(self._pids))
+        # Other runs may look at any time.
+        whole = self._file.with_suffix(".new")
+        whole.write_text(json.dumps(self._pids))
+        whole.replace(self._file)
 
     def _runs(self, who: str) -> bool:
         pid, start = self._pids.get(who, (0, None))

@@ -13,8 +13,8 @@ OTHER_ADDRESS = "10.9.8.8"
 """A second one of the server's."""
 MOVED = 15.0
 """Seconds from the loss of the server's address until the paths lead to its new one."""
-PROMPT = 3.0
-"""Seconds that no command may take."""
+PATIENCE = 30
+"""Seconds that a question for a name waits for its answer: glibc's longest (resolv.conf(5))."""
 
 
 @pytest.fixture
@@ -45,7 +45,8 @@ def test_a_name_may_resolve_after_the_boot(system: System) -> None:
 def test_a_silent_name_server_holds_up_nothing(pair: Pair) -> None:
     """Neither the start, nor a command, nor the paths that are there, nor the end."""
     client = pair.client
-    client.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:20 attempts:1\n")
+    options = f"options timeout:{PATIENCE} attempts:1"
+    client.write("/etc/resolv.conf", f"nameserver 127.0.0.1\n{options}\n")
     client.configure("Local=wan0", f"Local=wan1\nPeer={NAME}")
     with client.socket(4, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 53))
@@ -60,7 +61,7 @@ def test_a_silent_name_server_holds_up_nothing(pair: Pair) -> None:
         assert not stream.report.lost, str(stream.report)
         client.systemctl("stop", UNIT)
         assert client.shown("Result") == "success"
-        assert time.monotonic() - begun < 3 * PROMPT
+        assert time.monotonic() - begun < PATIENCE
 
 
 def test_paths_follow_the_server_to_another_address(movable: Pair) -> None:

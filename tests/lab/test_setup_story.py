@@ -228,6 +228,19 @@ def test_the_same_file_of_answers_twice_does_nothing_the_second_time(fresh: Fres
     fresh.server.assert_same()
 
 
+def test_the_same_answers_without_a_name_are_the_same_tunnel(fresh: Fresh) -> None:
+    """And what changes no file is remembered nevertheless."""
+    server = fresh.world.server
+    words = ("--yes", "--role=server")
+    said(server, *words)
+    assert "Nothing to do: all of it is so already." in said(server, *words)
+    assert "server: " in said(server, "edit", "tun0", "--yes", "--server=vpn.example.net")
+    assert "vpn.example.net" in said(server, "list")
+    assert "Nothing to do" in said(server, "edit", "tun0", "--yes")
+    said(server, "remove", "tun0", "--yes")
+    fresh.server.assert_same()
+
+
 def test_what_was_answered_is_proposed_again(fresh: Fresh) -> None:
     server = fresh.world.server
     said(server, "--yes", "--role=server", "--port=5055", "--share=no")
@@ -256,6 +269,21 @@ def test_a_client_that_does_not_come_in_time_goes_again(fresh: Fresh) -> None:
         server.systemctl("start", f"glorytun-invitation-{name}.service")
         assert "bob" not in said(server, "client", "list")
         assert server.shown("ActiveState", timer) == "inactive"
+
+
+def test_a_client_that_came_and_went_stays(fresh: Fresh) -> None:
+    """Nobody looked while it was there, and the server forgot its paths."""
+    server, client = fresh.world.server, fresh.world.client
+    with server_and_client(fresh, "bob", "--expires=1h") as invitation:
+        join(client, invitation)
+        remove(client, "tun0")
+        server.systemctl("restart", "glorytun@tun0-bob.service")
+        _let_expire(server, "tun0-bob")
+        server.systemctl("start", "glorytun-invitation-tun0-bob.service")
+        listed = said(server, "client", "list")
+        assert "bob" in listed
+        assert "away" in listed
+        revoke(server, "bob")
 
 
 def _let_expire(server: Node, name: str) -> None:

@@ -114,7 +114,9 @@ def test_the_journal_is_shown(made: Before) -> None:
     """A service that can't start says why."""
     drop_in = "/etc/systemd/system/glorytun@.service.d/lab.conf"
     client = made.world.client
-    client.write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo a reason; exit 78'\n")
+    client.write(
+        drop_in, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo a reason; sleep 0.5; exit 78'\n"
+    )
     try:
         result = set_up_client(client, SERVER_ADDRESS, QUICK, check=False)
     finally:
@@ -305,6 +307,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
     """No file touched, nothing restarted."""
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    made.world.wait_online()
     between, pid = Snapshot(client), client.main_pid
     times = client.run("find", "/etc", "-newer", "/etc/glorytun/tun0.key").stdout
     said = wizard(client, "edit", "tun0", "--yes").stdout
@@ -319,6 +322,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
 def test_an_edit_that_fails_leaves_the_tunnel_as_it_was(made: Before) -> None:
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    made.world.wait_online()
     between = Snapshot(client)
     client.write(KEY_FILE, OTHER_KEY, 0o600)
     result = wizard(
@@ -328,6 +332,54 @@ def test_an_edit_that_fails_leaves_the_tunnel_as_it_was(made: Before) -> None:
     between.assert_same()
     client.wait_running(2)
     remove(client)
+    made.client.assert_same()
+
+
+def test_a_dead_wan_is_said(made: Before) -> None:
+    """The tunnel works over the other, and stays."""
+    client = made.world.client
+    with firewall(made.world.server, "ip saddr 10.9.1.1 drop"):
+        said = set_up_client(client, SERVER_ADDRESS).stdout
+    assert re.search(r"answers over wan0 \.\.\. done", said), said
+    assert re.search(r"answers over wan1 \.\.\. FAILED", said), said
+    remove(client)
+    made.client.assert_same()
+
+
+def test_an_edit_while_the_server_is_away_stays(made: Before) -> None:
+    client, server = made.world.client, made.world.server
+    set_up_client(client, SERVER_ADDRESS)
+    server.systemctl("stop", UNIT)
+    try:
+        wait_for(lambda: not client.paths(), timeout=30, what="the client to notice")
+        said = wizard(client, "edit", "tun0", "--yes", QUICK, "--through=10.200.0.0/16").stdout
+        assert "the server was away before" in said
+        assert "10.200.0.0/16" in client.run("ip", "route", "show", "table", "all").stdout
+    finally:
+        server.systemctl("start", UNIT)
+    remove(client)
+    made.client.assert_same()
+
+
+def test_what_was_edited_by_hand(made: Before) -> None:
+    """It stays, and isn't shown as if it went; but not what would break a WAN without the rest."""
+    client = made.world.client
+    set_up_client(client, SERVER_ADDRESS)
+    drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
+    config = "/etc/glorytun/tun0.conf"
+    ours = client.run("cat", drop_in).stdout
+    for path in (drop_in, config):
+        client.run("sh", "-c", f"echo '# mine' >> {path}")
+    between = client.run("ip", "rule").stdout
+    result = wizard(client, "remove", "tun0", "--yes", check=False)
+    assert result.returncode == 1
+    assert f"{drop_in} was edited by hand, and can't stay without the tunnel" in result.stderr
+    assert client.run("ip", "rule").stdout == between
+    client.write(drop_in, ours)
+    said = wizard(client, "remove", "tun0", "--yes").stdout
+    assert f"{config} was edited by hand, and stays" in said
+    assert f"{config} is removed" not in said
+    client.run("rm", config)
     made.client.assert_same()
 
 

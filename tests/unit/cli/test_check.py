@@ -1,9 +1,11 @@
 """`glorytun check` and `run`: what they print, and with what exit status."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +166,26 @@ class TestWarnings:
             "glorytun: warning: key file /a/key: Permission denied, so that it was not checked\n"
         )
         assert note(text, "KeyFile=/a/key") == "not checked"
+
+    def test_a_key_that_the_service_cannot_read(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It is good for who runs the check; the service is another user, who sees no homes."""
+        monkeypatch.setattr(findings, "load_key", lambda _: bytes(32))
+        service = SimpleNamespace(pw_uid=os.getuid() + 1)
+        monkeypatch.setattr("glorytun.cli.findings.pwd.getpwnam", lambda _: service)
+        key = directory / "other.key"
+        key.touch()
+        for path, message in (
+            ("/root/key", "the service doesn't see /root/key (ProtectHome=)"),
+            (str(key), f"the service runs as glorytun, to whom {key} doesn't belong"),
+        ):
+            write(directory, f"[Tunnel]\nKeyFile={path}\n")
+            assert check.run(words.parse("check", check.OPTIONS, ["tun0"])) == 0
+            assert capsys.readouterr().err == (
+                f"glorytun: warning: {message} (leave out KeyFile=: systemd hands "
+                "/etc/glorytun/NAME.key to the service)\n"
+            )
 
 
 class TestRefusals:

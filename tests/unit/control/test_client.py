@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ from tests.unit.control.samples import Daemon
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    return tmp_path
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Not below pytest's own, which other users may not enter."""
+    with tempfile.TemporaryDirectory(prefix="gt-") as name:
+        Path(name).chmod(0o755)
+        monkeypatch.setenv("RUNTIME_DIRECTORY", name)
+        yield Path(name)
 
 
 @contextmanager

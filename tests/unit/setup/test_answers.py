@@ -84,6 +84,7 @@ WRONG = [
     ("name", "all", "'all' is no name"),
     ("name", "default", "'default' is no name"),
     ("name", "lo", "'lo' is no name"),
+    ("name", "17", "'17' is no name for a tunnel: networkd takes a number alone for none"),
     ("name", "wan0", "'wan0' is another network device of this host"),
     ("name", "old", "'old' is a tunnel already: `glorytun-setup edit old` changes it"),
     ("invitation", "glorytun", "this is no invitation, which begins with glorytun1-"),
@@ -130,9 +131,9 @@ WRONG = [
     ("wans", "wan0:1/50mbit", "has '1', which is 1 bytes/s, and must be 0"),
     ("wans", "lan0", "lan0 has no default route: /etc/systemd/network/20-lan0.network needs"),
     ("wans", "wg0", "wg0 is no link to the Internet"),
-    ("wans", "nm0", "nm0 is configured by NetworkManager: give it to networkd first"),
-    ("wans", "np0", "np0 is configured by netplan"),
-    ("wans", "if0", "if0 is configured by /etc/network/interfaces"),
+    ("wans", "wan0 nm0", "nm0 is configured by NetworkManager: give it to networkd first"),
+    ("wans", "wan0 np0", "np0 is configured by netplan"),
+    ("wans", "wan0 if0", "if0 is configured by /etc/network/interfaces"),
     ("wans", "wan0 no0", "can't be used: no0 is not configured by networkd: it needs a file"),
     ("addresses", "", "'' names no address"),
     ("addresses", "10.77.0.1", "'10.77.0.1' has '10.77.0.1', which is no address with its prefix"),
@@ -398,3 +399,30 @@ def test_each_question_has_its_own_words() -> None:
     assert all(each.help.endswith(".") and not each.prompt.endswith(":") for each in QUESTIONS)
     assert question("key").option == "--key-file"
     assert question("local_port").option == "--local-port"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"port = {'1' * 5000}", "this is no TOML with answers"),
+        (f"port = 0x{'f' * 5000}", "port: neither a text, a number"),
+        (f"wans = {'[' * 3000}{']' * 3000}", "this is no TOML"),
+    ],
+    ids=["digits", "hexadecimal", "brackets"],
+)
+def test_monstrous_toml_is_refused_in_a_line(text: str, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        read_toml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = ""', "name: '' is no name for a tunnel"),
+        ("wans = []", "wans: '' names no interface"),
+        ("through = []", "through: '' is neither everything nor nothing"),
+    ],
+)
+def test_an_empty_answer_is_not_the_default(text: str, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        settled(CLIENT, {**PLANNED, **read_toml(text)})

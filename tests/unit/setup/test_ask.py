@@ -175,13 +175,16 @@ def test_without_a_terminal_nothing_secret_is_asked() -> None:
     assert not re.search("Traceback", result.stderr)
 
 
-@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
-def test_what_is_no_text_is_refused(errors: str) -> None:
-    """Python's standard input has it one way or the other, as the locale is."""
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape", "ascii:strict"])
+def test_what_is_no_text_is_refused(encoding: str) -> None:
+    """Python's standard input has it one way or the other, as the locale is.
+
+    And standard output, which may not be able to show it.
+    """
     result = subprocess.run(
         [*COMMAND, "client"],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONIOENCODING": f"utf-8:{errors}"},
+        env={**os.environ, "PYTHONIOENCODING": encoding},
         input=b"\xff\xfe\n\n\n",
         capture_output=True,
     )

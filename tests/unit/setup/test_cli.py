@@ -1,14 +1,16 @@
 """The command line: what is said about wrong words, and that nothing secret is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from glorytun.errors import GlorytunError
+from glorytun.errors import GlorytunError, SetupError
 from glorytun_setup import cli
 from glorytun_setup.clients import columns, parse_validity
 from glorytun_setup.invitation import encode
-from glorytun_setup.means import SetupFailure
+from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
 from glorytun_setup.verify import Finding
 from tests.unit.setup.samples import INVITATION, KEY
@@ -102,6 +104,33 @@ def test_files_that_cannot_be_read(option: str, value: str, message: str) -> Non
     assert LINE not in str(caught.value)
 
 
+def test_a_file_of_answers_is_not_read_in_part(tmp_path: Path) -> None:
+    file = tmp_path / "answers.toml"
+    file.write_text('name = "a"\n' + "#" * 70000)
+    with pytest.raises(GlorytunError, match="more than 65536 characters"):
+        cli._given({"answers": str(file)})
+
+
+def test_how_an_invitation_begins_is_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._complain(SetupError("this is no invitation, which begins with glorytun1-")) == 1
+    assert capsys.readouterr().err.endswith("which begins with glorytun1-\n")
+
+
+def test_help_ends_no_sentence_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert not [sign for sign in ("?.", "..", ":.") if sign in capsys.readouterr().out]
+
+
+def test_memory_is_for_nobody_else() -> None:
+    code = (
+        "import ctypes, resource; from glorytun_setup.cli import keep_memory; keep_memory();"
+        "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "(0, 0) 0\n", result.stderr
+
+
 def test_a_failure_says_why_and_what_next(capsys: pytest.CaptureFixture[str]) -> None:
     failure = SetupFailure(
         "vpn did not answer",
@@ -138,3 +167,15 @@ def test_validity_is_a_time_or_never() -> None:
 
 def test_columns_are_aligned() -> None:
     assert columns([("A", "BB"), ("cccc", "d")]) == "A     BB\ncccc  d"
+
+
+def test_who_thinks_over_an_answer_makes_no_timer_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*words: object, **more: object) -> None:
+        raise Busy("another glorytun-setup is changing this host")
+
+    monkeypatch.setattr(cli, "open_session", refuse)
+    assert cli.main(["client", "expire", "tun0-bob"]) == 0
+    assert cli.main(["remove", "tun0"]) == 1
+    assert "another glorytun-setup" in capsys.readouterr().err

@@ -252,3 +252,41 @@ def test_this_host_can_be_read(tmp_path: Path) -> None:
     assert "lo" not in [each.name for each in found.links]
     assert {253, 254, 255} <= found.tables
     assert Path(found.program).is_absolute()
+
+
+OURS = "[Service]\nExecStart=/usr/bin/glorytun run %i\n"
+ORIGINAL = "[Service]\nExecStart=/usr/local/bin/glorytun-run %i\n"
+PACKAGED = "usr/lib/systemd/system/glorytun@.service"
+BEFORE_IT = "etc/systemd/system/glorytun@.service"
+
+
+@pytest.mark.parametrize(
+    ("units", "is_packaged", "foreign"),
+    [
+        ({PACKAGED: OURS}, True, ""),
+        ({PACKAGED: ORIGINAL}, False, ""),
+        ({PACKAGED: OURS, BEFORE_IT: ORIGINAL}, True, f"/{BEFORE_IT}"),
+        ({PACKAGED: OURS, BEFORE_IT: f"{OURS}Environment=A=b\n"}, True, ""),
+        ({PACKAGED: OURS, BEFORE_IT: ""}, True, f"/{BEFORE_IT}"),
+        ({BEFORE_IT: ORIGINAL}, False, ""),
+        ({}, False, ""),
+    ],
+)
+def test_the_unit_that_counts_is_looked_at(
+    tmp_path: Path,
+    netlink: dict[str, Any],
+    units: dict[str, str],
+    is_packaged: bool,
+    foreign: str,
+) -> None:
+    """The original's has the same name as ours, and so has one that is masked."""
+    for path, text in units.items():
+        write(tmp_path, path, text)
+    found = gather(None, root=tmp_path)
+    assert (found.is_packaged, found.foreign_unit) == (is_packaged, foreign)
+
+
+def test_ports_of_stopped_tunnels_are_taken(tmp_path: Path, netlink: dict[str, Any]) -> None:
+    write(tmp_path, "etc/glorytun/tun0.conf", "[Tunnel]\nPeerPort=5001\nPort=5007\n")
+    write(tmp_path, "etc/glorytun/tun1.conf", "[Tunnel]\n#Port=5008\n Port = 5009 \n")
+    assert gather(None, root=tmp_path).udp_ports == {5007, 5009}

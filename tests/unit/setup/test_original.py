@@ -40,6 +40,20 @@ def test_clients_and_servers_are_found(tmp_path: Path) -> None:
     assert "a server" in str(server)
 
 
+def test_what_is_not_taken_over_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "tun0", f"{CLIENT}BIND=192.0.2.7\n")
+    (tmp_path / "tun0/post.sh").touch()
+    device, local, script = find_original("tun0", tmp_path).lost
+    assert device.startswith("the device is tun0 and not gtc-tun0 any more")
+    assert local.startswith("BIND=192.0.2.7 in ")
+    assert script.startswith(f"{tmp_path}/tun0/post.sh is not run any more")
+
+
+def test_nothing_is_said_where_nothing_is_lost(tmp_path: Path) -> None:
+    write(tmp_path, "tun0", "DEV=tun0\nHOST=vpn\nBIND=0.0.0.0\n")
+    assert find_original("tun0", tmp_path).lost == ()
+
+
 @pytest.mark.parametrize("line", ["HOST='vpn'", 'HOST="vpn"', "  HOST=vpn", "#HOST=x\nHOST=vpn"])
 def test_spellings_of_environment_files(tmp_path: Path, line: str) -> None:
     write(tmp_path, "tun0", f"{line}\n")

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from glorytun_setup.model import Facts, Link, Plan, Role, Through
+from glorytun_setup.model import Facts, Link, Manager, Plan, Role, Through
 from glorytun_setup.validate import find_host_problems, find_problems
 from tests.unit.setup.golden import SAMPLES, Sample
 from tests.unit.setup.samples import (
@@ -35,6 +35,7 @@ HOSTS = [
     ({"systemd_version": 0}, "systemd doesn't run this host, so that there are no services"),
     ({"has_bus": False}, "the system bus doesn't answer (`apt install dbus`, `systemctl start"),
     ({"has_networkd": False}, "systemd-networkd isn't installed"),
+    ({"has_networkd": False, "networkd_masked": True}, "(`systemctl unmask systemd-networkd`"),
     ({"is_packaged": False, "program": "/root/.venv/bin/glorytun"}, "is where a service can't see"),
     ({"is_packaged": False, "program": "/home/me/bin/glorytun"}, "(install it below /opt or"),
     ({"is_packaged": False, "program": "/opt/my venv/glorytun"}, "can't stand in a unit file"),
@@ -127,6 +128,17 @@ WARNINGS: list[tuple[Callable[[], Plan], Facts, str]] = [
         facts(replace(UPLINK, gateway4=None, gateway6=None)),
         "this host has no default route, so that it has no Internet to share",
     ),
+    (
+        lambda: server_plan(server="192.168.1.9"),
+        SERVER,
+        "192.168.1.9 is a private address, by which clients elsewhere don't reach this server",
+    ),
+    (
+        server_plan,
+        replace(SERVER, dropping=("ip filter FORWARD",)),
+        "a firewall here drops what is forwarded (ip filter FORWARD of nftables), unless a rule "
+        "lets it",
+    ),
 ]
 
 
@@ -139,6 +151,13 @@ def test_what_may_be_meant_so_is_a_warning(
     assert found[0].is_warning
 
 
+def test_the_unit_of_another_program_is_in_the_way() -> None:
+    host = replace(CLIENT, foreign_unit="/etc/systemd/system/glorytun@.service")
+    found = [str(each) for each in find_problems(client_plan(host), host) if not each.is_warning]
+    assert len(found) == 1
+    assert "glorytun@.service is another program's" in found[0]
+
+
 def test_more_specific_local_routes_are_no_problem() -> None:
     """They stay local, within a network that goes through the tunnel."""
     host = busy(routes=(ip_network("172.16.5.0/24"), ip_network("172.0.0.0/16")))
@@ -149,6 +168,17 @@ def test_one_file_for_several_interfaces_is_enough_for_one_wan() -> None:
     """It needs no routes of its own."""
     host = facts(WAN0, SAME_FILE)
     assert not find_problems(client_plan(host, wans="wan0"), host)
+
+
+@pytest.mark.parametrize("manager", [Manager.NETPLAN, Manager.NETWORK_MANAGER])
+def test_one_wan_needs_no_networkd(manager: Manager) -> None:
+    """It has the default route already; the tunnel's own files are enough."""
+    host = facts(replace(WAN0, manager=manager, network_file=None))
+    plan = client_plan(host)
+    assert [wan.interface for wan in plan.wans] == ["wan0"]
+    assert not find_problems(plan, host)
+    strict = replace(host, rp_filter_all=1)
+    assert "is configured by" in str(find_problems(plan, strict)[0])
 
 
 def test_a_server_cares_for_no_wans() -> None:
