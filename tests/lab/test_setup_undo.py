@@ -307,7 +307,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
     """No file touched, nothing restarted."""
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
-    made.world.wait_online()
+    made.world.wait_routed()
     between, pid = Snapshot(client), client.main_pid
     times = client.run("find", "/etc", "-newer", "/etc/glorytun/tun0.key").stdout
     said = wizard(client, "edit", "tun0", "--yes").stdout
@@ -322,7 +322,7 @@ def test_the_same_again_does_nothing(made: Before) -> None:
 def test_an_edit_that_fails_leaves_the_tunnel_as_it_was(made: Before) -> None:
     client = made.world.client
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
-    made.world.wait_online()
+    made.world.wait_routed()
     between = Snapshot(client)
     client.write(KEY_FILE, OTHER_KEY, 0o600)
     result = wizard(

@@ -30,6 +30,8 @@ SERVER_ADDRESS = "10.9.8.9"
 INTERNET: dict[Family, str] = {4: "198.18.0.1", 6: "2001:db8::1"}
 STATIC: dict[Family, str] = {4: "10.9.1.1", 6: "fd09:1::1"}
 """Addresses of the client's wan1."""
+WAN_TABLE = "7101"
+"""Of the first WAN of a host's first tunnel."""
 _NETWORK = "/etc/systemd/network"
 
 _CLIENT = {
@@ -142,6 +144,16 @@ class World:
                     timeout=20,
                     what=f"IPv{family} on {device} of {node.name}",
                 )
+
+    def wait_routed(self) -> None:
+        """Until the client's first WAN has both gateways in its own table, of DHCP and RA."""
+        for family in FAMILIES:
+            command = ("ip", f"-{family}", "route", "show", "default", "table", WAN_TABLE)
+            what = f"IPv{family} in table {WAN_TABLE}"
+            wait_for(partial(self._says, *command), timeout=20, what=what)
+
+    def _says(self, *command: str) -> str:
+        return self.client.run(*command, check=False).stdout
 
 
 class Connection:
