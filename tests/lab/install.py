@@ -50,14 +50,16 @@ class System:
     suite: str
     """One of SUITES, or HOST."""
     packaged: bool = False
-    """Whether apt installs the Debian package; else the files are put where it would put them."""
+    """Whether apt installs the Debian package; else the files are put where it would put them.
+
+    What both need from Debian is in the root."""
 
     @cached_property
     def root(self) -> Path:
         """The root directory, which is only read. Made when it isn't there yet."""
         if self.suite == HOST:
             return Path("/")
-        return clean_root(self.suite, *(() if self.packaged else DEPENDENCIES))
+        return clean_root(self.suite, *DEPENDENCIES)
 
     @cached_property
     def files(self) -> Path:

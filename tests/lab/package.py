@@ -23,6 +23,8 @@ _APT_TIMEOUT = 300
 
 # The lists are 50 MB else, and each system gets a copy.
 _UPDATE = "apt-get update -q -o Acquire::GzipIndexes=true"
+# As a system is that nobody has configured: the roots leave recommended packages out.
+_DOWNLOAD = "apt-get install -q -y -o APT::Install-Recommends=true --download-only"
 
 # Runs a command in a copy of a root, with the host's network, and keeps what it changed. What it
 # removed is there again in the copy, which matters for nothing that apt does. Another root can be
@@ -92,20 +94,14 @@ def fetch(root: Path, files: Path, deb: Path, *packages: str) -> None:
     run_beside(
         root,
         files,
-        f"{_UPDATE} && {_install('--download-only', there, *packages)}; rm /var/cache/apt/*.bin",
+        f"{_UPDATE}; {_DOWNLOAD} {' '.join([there, *packages])}; rm /var/cache/apt/*.bin",
     )
 
 
 def install(root: Path, files: Path, deb: Path) -> None:
-    """Add to `files` what the installation of a package changes in a root."""
+    """Add to `files` what the installation of a package changes in a root that has all it needs."""
     (there,) = put_packages(files, [deb])
-    clean = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
-    run_beside(root, files, f"{_UPDATE} && {_install(there)} && {clean}")
-
-
-def _install(*words: str) -> str:
-    # As a system is that nobody has configured: the roots leave recommended packages out.
-    return f"apt-get install -q -y -o APT::Install-Recommends=true {' '.join(words)}"
+    run_beside(root, files, f"apt-get install -q -y {there}; rm /var/cache/apt/*.bin")
 
 
 def run_beside(root: Path, files: Path, command: str, other: Path | str = "") -> str:

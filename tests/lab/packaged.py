@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.lab import package
-from tests.lab.install import System
+from tests.lab.install import System, clean_root
 from tests.lab.node import Node
 
 OLDER = "0.0.9-1"
@@ -26,6 +26,11 @@ class FreshSystem(System):
     """A clean Debian where apt finds what it needs to install the package that lies there."""
 
     @cached_property
+    def root(self) -> Path:
+        """Without what the package needs."""
+        return clean_root(self.suite)
+
+    @cached_property
     def files(self) -> Path:
         """The package, and Debian's that it needs."""
         files = _directory()
@@ -35,11 +40,11 @@ class FreshSystem(System):
     @property
     def deb(self) -> str:
         """The package, as the system names it."""
-        return f"{package.DIRECTORY}/{package.build(self.suite).name}"
+        return _newest_deb(self.suite)
 
 
 @dataclass
-class OlderSystem(FreshSystem):
+class OlderSystem(System):
     """One with an older version of the package, which lies there beside the one that is built."""
 
     @cached_property
@@ -54,9 +59,18 @@ class OlderSystem(FreshSystem):
         return files
 
     @property
+    def deb(self) -> str:
+        """The package that is built, as the system names it."""
+        return _newest_deb(self.suite)
+
+    @property
     def older_deb(self) -> str:
         """The older package, as the system names it."""
         return f"{package.DIRECTORY}/glorytun_{OLDER}_all.deb"
+
+
+def _newest_deb(suite: str) -> str:
+    return f"{package.DIRECTORY}/{package.build(suite).name}"
 
 
 def _directory() -> Path:

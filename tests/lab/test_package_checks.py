@@ -26,9 +26,12 @@ from tests.lab.node import write
 from tests.lab.tunnel import End
 from tests.netns.topology import run
 
-COMMANDS = list(
-    tomllib.loads((package.PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
-)
+PYPROJECT = tomllib.loads((package.PROJECT / "pyproject.toml").read_text())["project"]
+COMMANDS = list(PYPROJECT["scripts"])
+OTHER_NAMES = {"pynacl": "nacl"}
+"""Debian's for libraries whose packages aren't called as in PyPI."""
+TOOLS = ("autopkgtest", "dpkg-dev", "piuparts")
+"""Debian's own, to look at packages."""
 BUILD_TIMEOUT = 900
 
 
@@ -67,6 +70,18 @@ def manual(page: Path) -> str:
 
 def page(content: Path, name: str) -> str:
     return manual(content / f"usr/share/man/man{name[-1]}/{name}.gz")
+
+
+def test_its_dependencies_are_those_of_pyproject(deb: Path) -> None:
+    """With what draws invitations recommended; pyaegis isn't in Debian."""
+    for field, wanted in {
+        "Depends": PYPROJECT["dependencies"],
+        "Recommends": PYPROJECT["optional-dependencies"]["qr"],
+    }.items():
+        told = run("dpkg-deb", "--field", str(deb), field).stdout
+        names = {re.split("[><=]", each)[0].lower() for each in wanted}
+        found = set(re.findall(r"python3-([\w-]+)", told))
+        assert found == {OTHER_NAMES.get(name, name) for name in names}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -153,7 +168,7 @@ def test_two_builds_are_the_same(suite: str, deb: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_autopkgtest_passes(suite: str, deb: Path, tmp_path: Path) -> None:
     """Debian's own way to test an installed package, in a booted system."""
-    root = clean_root(suite, "autopkgtest", "dpkg-dev")
+    root = clean_root(suite, *TOOLS)
     tmp_path.chmod(0o755)
     package.fetch(root, tmp_path, deb, "man-db", "iproute2", "iputils-ping")
     # Links lead to units/, beside it.
@@ -189,6 +204,6 @@ def test_piuparts_finds_nothing(suite: str, deb: Path, tmp_path: Path) -> None:
         f"piuparts --existing-chroot=/other --tmpdir=/mnt --distribution={suite} "
         f"--mirror='{mirror} main' --no-eatmydata --no-upgrade-test {there} 2>&1"
     )
-    said = package.run_beside(clean_root(suite, "piuparts"), tmp_path, command, clean)
+    said = package.run_beside(clean_root(suite, *TOOLS), tmp_path, command, clean)
     assert "PASS: All tests." in said
     assert "FAIL" not in said

@@ -11,14 +11,17 @@ from tests.lab.conftest import clean_suites
 from tests.lab.install import SUITES
 from tests.lab.packaged import FreshSystem, apt, debian_packages, state, tree
 from tests.lab.tunnel import CONFIG, KEY, UNIT, End
+from tests.lab.wizard import AGREE, SERVER, person
 
+KEPT_BY_REMOVE = {CONFIG, KEY}
+"""Files of the user, of whom dpkg says that they are configuration, and of systemd."""
 OTHER_UNIT = "glorytun@tun1.service"
 """Enabled too; it fails, since it has no file."""
 
 
 @pytest.fixture(scope="module", params=clean_suites())
 def fresh(request: pytest.FixtureRequest) -> Iterator[FreshSystem]:
-    system = FreshSystem(str(request.param), packaged=True)
+    system = FreshSystem(str(request.param))
     yield system
     system.remove()
 
@@ -39,6 +42,16 @@ def set_up_server(node: End) -> None:
     """What a user does by hand."""
     node.run("sh", "-c", f"umask 077; glorytun keygen > {KEY}")
     node.write(CONFIG, "[Tunnel]\n")
+
+
+def set_up_in_person(node: End) -> None:
+    """Another user leaves that to the wizard."""
+    answers = {"role": "server", "share": "no"}
+    with person(node) as somebody:
+        for question in SERVER:
+            somebody.answer(question, answers.get(question, ""))
+        somebody.confirm(AGREE)
+        assert somebody.wait_end() == 0, somebody.seen
 
 
 def test_it_needs_debian_s_packages_alone(fresh: FreshSystem, node: End) -> None:
@@ -145,7 +158,7 @@ def test_tunnels_of_the_wizard(fresh: FreshSystem, node: End) -> None:
     """They stay set up when the package goes, which is said; once they are gone nothing is left."""
     files, rest = tree(node), state(node)
     apt(node, "install", fresh.deb)
-    node.run("glorytun-setup", "--yes", "--role=server", "--share=no", timeout=60)
+    set_up_in_person(node)
     node.wait_state("active")
     said = apt(node, "remove", "glorytun")
     assert "Tunnel tun0 stays set up" in said
@@ -161,11 +174,14 @@ def test_tunnels_of_the_wizard(fresh: FreshSystem, node: End) -> None:
 
 def test_remove_keeps_what_is_enabled(fresh: FreshSystem, node: End) -> None:
     """It stops what runs; after another installation it runs again."""
+    files, rest = tree(node), state(node)
     apt(node, "install", fresh.deb)
     set_up_server(node)
     node.systemctl("enable", "--now", UNIT)
     pid = node.main_pid
-    apt(node, "remove", "glorytun")
+    apt(node, "remove", "--autoremove", "glorytun")
+    assert {line.split()[0] for line in tree(node) ^ files} == KEPT_BY_REMOVE
+    assert {what for what, now in state(node).items() if now != rest[what]} <= {"users", "groups"}
     assert node.run("sh", "-c", f"kill -0 {pid}", check=False).returncode != 0
     assert not node.path("/run/glorytun").exists()
     assert node.shown("LoadState") == "not-found"

@@ -6,7 +6,7 @@ import pytest
 
 import glorytun
 from tests.lab.conftest import clean_suites
-from tests.lab.packaged import OLDER, OlderSystem, apt
+from tests.lab.packaged import OLDER, OlderSystem, apt, tree
 from tests.lab.tunnel import UNIT, Pair, booted
 from tests.netns.wait import wait_for
 
@@ -16,7 +16,7 @@ STOPPED_UNIT = "glorytun@tun1.service"
 
 @pytest.fixture(scope="module", params=clean_suites())
 def older(request: pytest.FixtureRequest) -> Iterator[OlderSystem]:
-    system = OlderSystem(str(request.param), packaged=True)
+    system = OlderSystem(str(request.param))
     yield system
     system.remove()
 
@@ -30,15 +30,19 @@ def tunnel(older: OlderSystem) -> Iterator[Pair]:
 
 
 def test_a_transfer_goes_on(older: OlderSystem, tunnel: Pair) -> None:
-    """Over an upgrade of each end, the same version again, and the way back."""
+    """Over an upgrade of each end, the same version again, and the way back.
+
+    What is installed depends on the version alone, and not on the way to it.
+    """
     client = tunnel.client
     before = client.device()["ifindex"]
-    newest = glorytun.__version__
+    newest, oldest = glorytun.__version__, OLDER.partition("-")[0]
+    files = {(end.role, oldest): tree(end) for end in tunnel.ends}
     with tunnel.flow() as flow:
         for version, words in [
             (newest, ("install", older.deb)),
             (newest, ("install", "--reinstall", older.deb)),
-            (OLDER.partition("-")[0], ("install", "--allow-downgrades", older.older_deb)),
+            (oldest, ("install", "--allow-downgrades", older.older_deb)),
             (newest, ("install", older.deb)),
         ]:
             for end in tunnel.ends:
@@ -48,6 +52,8 @@ def test_a_transfer_goes_on(older: OlderSystem, tunnel: Pair) -> None:
                 assert end.run("glorytun", "version").stdout.strip() == version
                 assert end.main_pid not in (0, pid), "it still runs the version before"
                 flow.go_on()
+                now = tree(end)
+                assert now ^ files.setdefault((end.role, version), now) == set()
             tunnel.wait_running(2)
     assert client.device()["ifindex"] == before
     for end in tunnel.ends:

@@ -38,9 +38,7 @@ def host(system: System, tmp_path: Path) -> Iterator[End]:
     run("chown", "-R", "root:root", str(tmp_path))
     end = End("server")
     try:
-        # A package, where one is tested, is not there.
-        root = System(system.suite).root
-        end.start(root, files=tmp_path, binds=system.binds)
+        end.start(system.root, files=tmp_path, binds=system.binds)
         end.wait_booted()
         yield end
     finally:

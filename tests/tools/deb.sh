@@ -33,7 +33,7 @@ git -c safe.directory='*' ls-files -z |
 sed -i "1s/-\(.*\)) [^;]*;/-\1~deb$number) $suite;/" "$tree/debian/changelog"
 
 mkdir -p dist
-exec 9> dist/.lock
+exec 9> "dist/.lock~deb$number"
 flock 9
 stamp=$( (echo "$root ${DEB_BUILD_OPTIONS:-}"
     tar --create --sort=name --mtime=@0 --owner=0 --group=0 --directory "$stage" .) | sha256sum)
@@ -51,7 +51,7 @@ tar --create --sort=name --mtime=@"$SOURCE_DATE_EPOCH" --owner=0 --group=0 --num
     --exclude=./debian --transform "s,^\.,${PWD##*/}," . | gzip -9n > "../$name.orig.tar.gz"
 dpkg-buildpackage --no-sign
 # The version of the policy is the newest that Debian 12 knows, for which the same source is built.
-lintian --fail-on error,warning --display-info --pedantic \
+lintian --fail-on error,warning,info,pedantic --display-info --pedantic \
     --suppress-tags out-of-date-standards-version ../*.changes
 '
 # shellcheck disable=SC2016
@@ -80,13 +80,12 @@ if ! unshare --mount --net --pid --fork --kill-child sh -euc "$enter" deb "$root
     say "error: the package can't be built, or lintian has found something"
     exit 1
 fi
-sed -n '/^[EWIP]: glorytun/p' "$stage/log" >&2
 
 rm -f dist/*"~deb$number"[._]* "dist/.built~deb$number"
 for file in "$stage"/glorytun_*.*; do
     # At once: the sources are those of the other Debian's too.
-    cp "$file" dist/.new
-    mv dist/.new "dist/${file##*/}"
+    cp "$file" "dist/.new~deb$number"
+    mv "dist/.new~deb$number" "dist/${file##*/}"
 done
 echo "$stamp" > "dist/.built~deb$number"
 echo dist/glorytun_*"~deb${number}"_all.deb
