@@ -79,41 +79,42 @@ def find_changes(
     """
     wanted = {file.path: file for file in files}
     known = manifest.entries if manifest else {}
-    originals = {path: entry for other in others for path, entry in other.entries.items()}
-    found = []
-    for path in sorted({*wanted, *known}):
-        before, entry = read_file(root, path), known.get(path)
-        if path in wanted:
-            elsewhere = originals.get(path)
-            original = entry.original if entry else elsewhere.original if elsewhere else before
-            after = _owned(wanted[path])
-            written = entry or elsewhere
-            new = Entry(digest=after.digest, original=original, shared=wanted[path].shared)
-            found.append(
-                Change(
-                    path=path,
-                    before=before,
-                    after=after,
-                    entry=new,
-                    is_foreign=before is not None
-                    and before.digest not in {after.digest, written.digest if written else None},
-                    secret=wanted[path].secret,
-                )
-            )
-        elif path not in originals and path not in keep:
-            assert entry
-            found.append(
-                Change(
-                    path=path,
-                    before=before,
-                    after=entry.original,
-                    entry=None,
-                    is_foreign=before is not None
-                    and before.digest not in {entry.digest, _digest(entry.original)},
-                    secret=before is not None and not before.mode & 0o077,
-                )
-            )
-    return tuple(found)
+    elsewhere = {path: entry for other in others for path, entry in other.entries.items()}
+    stays = {*wanted, *elsewhere, *keep}
+    coming = [
+        _coming(root, file, known.get(path) or elsewhere.get(path)) for path, file in wanted.items()
+    ]
+    going = [_going(root, path, entry) for path, entry in known.items() if path not in stays]
+    return tuple(sorted([*coming, *going], key=lambda change: change.path))
+
+
+def _coming(root: Path, file: File, written: Entry | None) -> Change:
+    """From what is there, which was `written` by the wizard if anything was, to a file."""
+    before, after = read_file(root, file.path), _owned(file)
+    original = written.original if written else before
+    ours = {after.digest, written.digest if written else None}
+    return Change(
+        path=file.path,
+        before=before,
+        after=after,
+        entry=Entry(digest=after.digest, original=original, shared=file.shared),
+        is_foreign=before is not None and before.digest not in ours,
+        secret=file.secret,
+    )
+
+
+def _going(root: Path, path: str, entry: Entry) -> Change:
+    """From what the wizard wrote back to what was there before."""
+    before = read_file(root, path)
+    return Change(
+        path=path,
+        before=before,
+        after=entry.original,
+        entry=None,
+        is_foreign=before is not None
+        and before.digest not in {entry.digest, _digest(entry.original)},
+        secret=before is not None and not before.mode & 0o077,
+    )
 
 
 def missing_directories(root: Path, paths: Iterable[str]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ def bring_up(task: Task, means: Means, *, timeout: float = TIMEOUT) -> None:
         _start(task, journal, means, deadline)
         if task.plan.role is Role.CLIENT:
             _wait_for_server(task.plan, means, deadline, was_away=was_away)
+            _wait_for_failed(journal, means, deadline)
         means.watch.check_connection()
         apply.write_manifest(means.root, manifest)
     except (SetupError, OSError) as error:
@@ -219,12 +220,7 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
         bus.wait_configured(plan.name, timeout=_left(deadline))
     for link in journal.links:
         with means.step(f"{link} has its addresses again"):
-            timeout = min(_WAN_TIMEOUT, _left(deadline))
-            if not means.wait_routable(link, timeout=timeout):
-                raise SetupError(
-                    f"networkd could not set up {link}",
-                    hint="`journalctl -u systemd-networkd` says why",
-                )
+            _wait_for_link(link, means, deadline)
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
         bus.enable(TARGET, plan.unit)
@@ -236,6 +232,22 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
                 f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
                 hint=f"`systemctl cat {plan.unit}` shows what it runs",
             )
+
+
+def _wait_for_link(link: str, means: Means, deadline: float) -> None:
+    """Raises SetupError when networkd gives it up."""
+    if not means.wait_routable(link, timeout=min(_WAN_TIMEOUT, _left(deadline))):
+        raise SetupError(
+            f"networkd could not set up {link}", hint="`journalctl -u systemd-networkd` says why"
+        )
+
+
+def _wait_for_failed(journal: Journal, means: Means, deadline: float) -> None:
+    """networkd may give a link up after it had addresses. Raises SetupError when it stays so."""
+    for link in journal.links:
+        if means.bus.link_states(link)[0] == "failed":
+            with means.step(f"{link} failed meanwhile, and is set up again"):
+                _wait_for_link(link, means, deadline)
 
 
 def _make_user(task: Task, means: Means) -> None:
@@ -304,18 +316,27 @@ def _give_up(
 ) -> SetupFailure:
     """Undo all; the exception that tells of it."""
     means.watch.go_deaf()
+    log = last_lines(plan.unit, since=began)
     findings: list[Finding] = []
     if not isinstance(error, OSError | Interrupted):
         with suppress(SetupError):
             is_right = means.bus.clock_synchronised()
-            findings = diagnose(plan, gather(means.bus), clock_is_right=is_right)
-    log = last_lines(plan.unit, since=began)
+            facts = gather(means.bus)
+            findings = diagnose(
+                plan, facts, clock_is_right=is_right, hush=lambda: _hush(plan, means)
+            )
     left = undo(journal, means)
     # What shows the steps raises OSError when the terminal is gone.
     message, hint = "the connection to your terminal was lost", ""
     if isinstance(error, SetupError):
         message, hint = error.args[0], error.hint
     return SetupFailure(message, hint=hint, findings=findings, log=log, left=left)
+
+
+def _hush(plan: Plan, means: Means) -> None:
+    """Its daemon falls silent; undoing stops it anyway, or starts it again as it was."""
+    with suppress(SetupError):
+        means.bus.stop(plan.unit, timeout=_COMMAND_TIMEOUT)
 
 
 def _is_reconfigured(wan: Wan, files: Mapping[str, File]) -> bool:

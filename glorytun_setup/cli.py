@@ -20,7 +20,6 @@ from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
 from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
-from glorytun_setup.removal import remove
 from glorytun_setup.screen import Screen
 from glorytun_setup.session import Options, Session, open_session
 
@@ -138,7 +137,7 @@ def _edit(session: Session, words: Words) -> None:
 
 
 def _remove(session: Session, words: Words) -> None:
-    remove(session, words["tunnel"])
+    clients.remove_server(session, words["tunnel"])
 
 
 def _list(session: Session, words: Words) -> None:

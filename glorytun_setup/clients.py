@@ -5,6 +5,7 @@ client's are labels among its answers.
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -55,7 +56,7 @@ def add(session: Session, server: str, client: str, *, validity: int, as_qr: boo
             hint=f"`glorytun-setup client revoke {client}` ends that",
         )
     if as_qr:
-        qr.check()  # Before anything is done, or the invitation would be lost.
+        qr.check(sys.stdout.encoding)  # Before anything is done, or the invitation would be lost.
     given = {
         "role": Role.SERVER.value,
         "name": f"{server}-{client}",
@@ -121,6 +122,18 @@ def revoke(session: Session, client: str, server: str = "") -> None:
         names = ", ".join(manifest.answers[SERVER] for manifest in found)
         raise SetupError(f"several servers have a client {client} ({names})", hint="name one")
     remove(session, found[0].name, spares_key=False)
+
+
+def remove_server(session: Session, name: str) -> None:
+    """Take a tunnel away, after those of its clients. Raises SetupError."""
+    mine = [each.name for each in session.manifests.values() if each.answers.get(SERVER) == name]
+    if mine:
+        session.screen.show(f"{name} has clients, whose tunnels go first: {', '.join(mine)}.\n")
+    for client in mine:
+        remove(session, client, spares_key=False)
+        session = session.renewed()
+        session.screen.show()
+    remove(session, name)
 
 
 def expire(session: Session, name: str) -> None:

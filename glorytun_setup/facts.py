@@ -71,7 +71,6 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         networkd_masked=networkd is not None and networkd.load == "masked",
         networkd_active=networkd is not None and networkd.is_active,
         networkd_enabled=networkd is not None and networkd.is_enabled,
-        resolved_active=_is_active(bus, "systemd-resolved.service"),
         links=tuple(_describe_link(link, messages, root) for link in links),
         routes=tuple(sorted(set(_destinations(messages["routes"])), key=str)),
         tables=frozenset(_tables(messages, root)),
@@ -88,7 +87,6 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         program=find_program(),
         is_packaged=_is_packaged(root),
         foreign_unit=_foreign_unit(root),
-        host_name=socket.gethostname(),
     )
 
 

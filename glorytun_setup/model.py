@@ -124,7 +124,6 @@ class Facts:
     """Whether it is installed."""
     networkd_active: bool
     networkd_enabled: bool
-    resolved_active: bool
     links: tuple[Link, ...]
     """All but loopback."""
     routes: tuple[Network, ...]
@@ -153,7 +152,6 @@ class Facts:
     """Absolute path of the `glorytun` that belongs to this `glorytun-setup`."""
     is_packaged: bool
     """Whether glorytun@.service and the user came with a package."""
-    host_name: str
     networkd_masked: bool = False
     """Whether somebody forbade to start it."""
     foreign_unit: str = ""

@@ -4,9 +4,18 @@ import io
 
 from glorytun.errors import SetupError
 
+_SQUARES = "\N{FULL BLOCK}\N{UPPER HALF BLOCK}\N{LOWER HALF BLOCK}"
 
-def check() -> None:
-    """Raises SetupError without the library."""
+
+def check(encoding: str) -> None:
+    """Raises SetupError without the library, or where an encoding can't show what is drawn."""
+    try:
+        _SQUARES.encode(encoding)
+    except UnicodeEncodeError:
+        raise SetupError(
+            f"the encoding of this terminal, {encoding}, has no squares for a QR code",
+            hint="`LC_ALL=C.UTF-8 glorytun-setup …` draws it, on a terminal that can",
+        ) from None
     try:
         import segno  # noqa: F401  whether it is there
     except ImportError:

@@ -67,6 +67,11 @@ class Session:
         """Whether somebody is there to be asked."""
         return self.screen.can_ask and not self.options.is_agreed
 
+    def renewed(self) -> "Session":
+        """The same with the host as it is now."""
+        manifests = apply.load_manifests(self.means.root)
+        return replace(self, facts=gather(self.means.bus), manifests=manifests)
+
     def manifest(self, name: str) -> Manifest:
         """Of a tunnel. Raises SetupError without it."""
         found = self.manifests.get(name)

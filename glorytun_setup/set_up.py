@@ -12,6 +12,7 @@ from glorytun_setup.model import Plan, Role
 from glorytun_setup.original import Original, find_original, find_originals
 from glorytun_setup.questions import QUESTIONS, Known, Question
 from glorytun_setup.session import Session
+from glorytun_setup.verify import is_heard
 from glorytun_setup.words import NONE
 
 NAMES = tuple(question.name for question in QUESTIONS)
@@ -135,10 +136,23 @@ def _without_port(session: Session, original: Original) -> Session:
     return replace(session, facts=replace(session.facts, udp_ports=ports))
 
 
+def _state(plan: Plan) -> str:
+    """How it is, in words: a client's tunnel may not have all its paths yet, or none."""
+    wans = [wan.interface for wan in plan.wans]
+    heard = [wan for wan in wans if is_heard(plan.name, wan)]
+    silent = [wan for wan in wans if wan not in heard]
+    if plan.role is Role.SERVER:
+        return f"{plan.name} is up"
+    if not heard:
+        return f"{plan.name} is set up, but {plan.server_host} has not answered yet"
+    missing = f"; no answer yet over {', '.join(silent)}" if silent else ""
+    return f"{plan.name} is up over {', '.join(heard)}{missing}"
+
+
 def _tell(session: Session, plan: Plan) -> None:
     """What now."""
     show = session.screen.show
-    show(f"\n{plan.name} is up. `glorytun show dev {plan.name}` tells how it is.")
+    show(f"\n{_state(plan)}. `glorytun show dev {plan.name}` tells how it is.")
     if plan.role is Role.SERVER:
         show(
             f"It is for the one client that you give its key. `glorytun-setup client add "

@@ -255,15 +255,8 @@ def _put_back(
     if not host.has_device:
         with means.attempt(f"removing the device {name}", left):
             delete_device(name)
-    with means.attempt("systemd-networkd reads its files", left):
-        if bus.unit(NETWORKD).is_active:
-            bus.reload_networkd()
-        if host.has_device and networkd.active:
-            bus.reconfigure(name, timeout=TIMEOUT)
-            bus.wait_configured(name, timeout=TIMEOUT)
-    for link in links:
-        with means.attempt(f"{link} has its addresses again", left):
-            means.wait_routable(link, timeout=LINK_TIMEOUT)
+    device = name if host.has_device and networkd.active else ""
+    _configure_again(device, links, means, left)
     with means.attempt("routes and settings of the kernel as they were", left):
         for table in tables:
             flush_table(table)
@@ -280,6 +273,20 @@ def _put_back(
         with means.attempt(f"starting {unit} as it was", left):
             bus.restart(unit, timeout=TIMEOUT)
     return left
+
+
+def _configure_again(device: str, links: Iterable[str], means: Means, left: list[str]) -> None:
+    """networkd sets up by its files as they were; the tunnel's device if there was one."""
+    bus = means.bus
+    with means.attempt("systemd-networkd reads its files", left):
+        if bus.unit(NETWORKD).is_active:
+            bus.reload_networkd()
+        if device:
+            bus.reconfigure(device, timeout=TIMEOUT)
+            bus.wait_configured(device, timeout=TIMEOUT)
+    for link in links:
+        with means.attempt(f"{link} has its addresses again", left):
+            means.wait_routable(link, timeout=LINK_TIMEOUT)
 
 
 def _disable_again(host: Host, means: Means) -> None:

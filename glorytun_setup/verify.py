@@ -35,7 +35,7 @@ _PING_INTERVAL = 0.25
 _PROBE_TIMEOUT = 0.5
 """Seconds for an ICMP error to come back."""
 _PROBES = 4
-"""A host sends few ICMP errors a second (icmp_ratelimit), and the daemon asks as well."""
+"""A host sends one ICMP error a second (icmp_ratelimit)."""
 _RESOLVE_TIMEOUT = 3.0
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 _LOG_LINES = 8
@@ -84,12 +84,13 @@ def is_running(name: str) -> bool:
 
 def wait_wan(name: str, wan: str, *, timeout: float, check: Callable[[], None]) -> bool:
     """Whether the path over one interface has an authentic answer in time."""
+    return bool(wait_until(lambda: is_heard(name, wan), timeout=timeout, check=check))
 
-    def answered() -> bool:
-        own = {format_address(address) for address in local_addresses().get(wan, ())}
-        return any(path["local"] in own for path in _answered(name))
 
-    return bool(wait_until(answered, timeout=timeout, check=check))
+def is_heard(name: str, wan: str) -> bool:
+    """Whether the path over one interface has had an authentic answer."""
+    own = {format_address(address) for address in local_addresses().get(wan, ())}
+    return any(path["local"] in own for path in _answered(name))
 
 
 def wait_ping(inside: Inside, *, timeout: float, check: Callable[[], None]) -> float | None:
@@ -155,8 +156,14 @@ def _echo(kind: int, identity: int, number: int, *, sum_up: bool) -> bytes:
 # Why not.
 
 
-def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]:
-    """What may be the reason, the likeliest first. Takes seconds at the most."""
+def diagnose(
+    plan: Plan, facts: Facts, *, clock_is_right: bool, hush: Callable[[], None]
+) -> list[Finding]:
+    """What may be the reason, the likeliest first. Takes seconds at the most.
+
+    `hush` stops the tunnel's daemon once it was asked: it would use up the few errors that hosts
+    send.
+    """
     if not plan.wans:
         return []
     found = [*_dropped(plan.name)]
@@ -166,6 +173,7 @@ def diagnose(plan: Plan, facts: Facts, *, clock_is_right: bool) -> list[Finding]
         return [*found, Finding(text=text, hint=f"`getent ahosts {plan.server_host}` asks again")]
     silent = []
     heard = {ip_address(path["local"]) for path in _answered(plan.name)}
+    hush()
     for wan in plan.wans:
         if _has_any(facts, wan, heard):
             continue

@@ -23,7 +23,8 @@ SUITES = ("bookworm", "trixie")
 """Debian 12 and 13."""
 DEPENDENCIES = (
     *("python3-nacl", "python3-cryptography", "python3-pyroute2"),
-    *("python3-dbus-next", "python3-jinja2", "nftables"),  # of the wizard and what it sets up
+    # Of the wizard and what it sets up.
+    *("python3-dbus-next", "python3-jinja2", "python3-segno", "nftables"),
 )
 
 _MAKE_TIMEOUT = 600

@@ -22,7 +22,8 @@ systemctl disable --now systemd-networkd.service systemd-networkd.socket
 ip address flush dev up0
 ip address add 10.9.8.9/24 dev up0
 ip route add default via 10.9.8.2
-ip address add fd09:8::9/64 dev up0 nodad
+ip -6 route flush exact default
+ip address replace fd09:8::9/64 dev up0 nodad
 ip route add default via fd09:8::2
 """
 

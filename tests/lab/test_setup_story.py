@@ -19,6 +19,7 @@ from tests.lab.wizard import AGREE, SERVER, person
 from tests.lab.world import INTERNET, World, world
 from tests.netns.wait import wait_for
 from tests.unit.setup.person import END, INTERRUPT
+from tests.unit.setup.scan import scan
 
 MOST_ANSWERS = 8
 MOST_SECONDS = 15.0
@@ -276,6 +277,19 @@ def test_a_client_that_came_and_went_stays(fresh: Fresh) -> None:
         assert "bob" in listed
         assert "away" in listed
         revoke(server, "bob")
+
+
+def test_an_invitation_is_drawn(fresh: Fresh) -> None:
+    server = fresh.world.server
+    set_up_server(server)
+    shown = said(server, "client", "add", "tun0", "bob", "--qr", "--yes")
+    line = re.search(r"^glorytun1-\S+$", shown, re.MULTILINE)
+    assert line
+    assert scan(shown) == [line[0]]
+    assert "tun0 has clients, whose tunnels go first: tun0-bob." in said(
+        server, "remove", "tun0", "--yes"
+    )
+    fresh.server.assert_same()
 
 
 def _let_expire(server: Node, name: str) -> None:

@@ -17,7 +17,7 @@ from tests.lab.node import Node
 from tests.lab.snapshot import Snapshot
 from tests.lab.tunnel import UNIT
 from tests.lab.wizard import KEY, KEY_FILE, remove, set_up_client, set_up_server, wizard
-from tests.lab.world import SERVER_ADDRESS, STATIC, World, world
+from tests.lab.world import INTERNET, SERVER_ADDRESS, STATIC, World, world
 from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
@@ -152,7 +152,8 @@ def waiting(made: Before, *environment: str) -> Iterator[Running]:
     client = made.world.client
     client.write(KEY_FILE, OTHER_KEY, 0o600)
     options = ("--role=client", f"--server={SERVER_ADDRESS}", f"--key-file={KEY_FILE}")
-    command = client.command(["env", *environment, "glorytun-setup", "--yes", *options])
+    signals = "--default-signal=INT,HUP"
+    command = client.command(["env", signals, *environment, "glorytun-setup", "--yes", *options])
     with subprocess.Popen(
         [*command, "--through=everything", "--timeout=30"],
         stdout=subprocess.PIPE,
@@ -342,6 +343,7 @@ def test_a_dead_wan_is_said(made: Before) -> None:
         said = set_up_client(client, SERVER_ADDRESS).stdout
     assert re.search(r"answers over wan0 \.\.\. done", said), said
     assert re.search(r"answers over wan1 \.\.\. FAILED", said), said
+    assert "tun0 is up over wan0; no answer yet over wan1." in said
     remove(client)
     made.client.assert_same()
 
@@ -354,6 +356,7 @@ def test_an_edit_while_the_server_is_away_stays(made: Before) -> None:
         wait_for(lambda: not client.paths(), timeout=30, what="the client to notice")
         said = wizard(client, "edit", "tun0", "--yes", QUICK, "--through=10.200.0.0/16").stdout
         assert "the server was away before" in said
+        assert f"tun0 is set up, but {SERVER_ADDRESS} has not answered yet." in said
         assert "10.200.0.0/16" in client.run("ip", "route", "show", "table", "all").stdout
     finally:
         server.systemctl("start", UNIT)
@@ -392,6 +395,25 @@ def test_the_server_goes_as_it_came(made: Before) -> None:
     remove(server, "tun5")
     one.assert_same()
     assert server.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "1\n"
+
+
+def test_two_tunnels_of_one_client(made: Before) -> None:
+    """One for a network beside one for everything, over the same WANs; the first goes first."""
+    client, server = made.world.client, made.world.server
+    wizard(server, "--yes", "--role=server", f"--key-file={KEY_FILE}", "--name=tun5", "--port=5005")
+    set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    words = ("--name=tun5", "--port=5005", "--through=10.200.0.0/16")
+    said = set_up_client(client, SERVER_ADDRESS, *words).stdout
+    assert "tun5 is up over wan0, wan1." in said
+    for address, device in {"10.200.0.1": "tun5", INTERNET[4]: "tun0"}.items():
+        assert f" dev {device} " in client.run("ip", "route", "get", address).stdout
+    remove(client)
+    assert " dev tun5 " in client.run("ip", "route", "get", "10.200.0.1").stdout
+    assert " dev wan0 " in client.run("ip", "route", "get", INTERNET[4]).stdout
+    assert "active (2 of 2 paths running" in wizard(client, "list").stdout
+    remove(client, "tun5")
+    made.client.assert_same()
+    remove(server, "tun5")
 
 
 # What can't be written.

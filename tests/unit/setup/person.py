@@ -1,5 +1,6 @@
 """Somebody at a terminal, who answers questions."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,12 @@ def question(name: str) -> Question:
     return next(each for each in QUESTIONS if each.name == name)
 
 
+def _restore_signals() -> None:
+    """A shell's background job ignores them, and so would what the tests start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Person:
     """While in context, the command runs on a terminal of its own."""
 
@@ -31,6 +38,7 @@ class Person:
             encoding="utf-8",
             timeout=PATIENCE,
             dimensions=(50, 120),
+            preexec_fn=_restore_signals,
         )
         self.seen = ""
         """All that was shown so far."""

@@ -91,7 +91,6 @@ def facts(*links: Link, **changes: Any) -> Facts:
         has_networkd=True,
         networkd_active=True,
         networkd_enabled=True,
-        resolved_active=False,
         links=links,
         routes=routes(*links),
         tables=frozenset({253, 254, 255}),
@@ -106,7 +105,6 @@ def facts(*links: Link, **changes: Any) -> Facts:
         rp_filter_default=0,
         program="/usr/bin/glorytun",
         is_packaged=True,
-        host_name="here",
     )
     return replace(found, **changes)
 
