@@ -60,16 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _schedule(item: pytest.Item) -> None:
-    """Let tests of the service have the machine to themselves; those of set-ups share it.
-
-    The latter stay together by file and system, as what is installed is made once for each.
-    """
+    """Let tests of the service have the machine to themselves; those of set-ups share it."""
     if not item.path.name.startswith(_PATIENT):
         item.add_marker(pytest.mark.timing)
-        return
-    params = getattr(getattr(item, "callspec", None), "params", {}).values()
-    suite = next((param for param in params if param in SUITES), "")
-    item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{suite}"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -13,8 +15,14 @@ from tests.lab.packaged import FreshSystem, apt, debian_packages, state, tree
 from tests.lab.tunnel import CONFIG, KEY, UNIT, End
 from tests.lab.wizard import AGREE, SERVER, person
 
-KEPT_BY_REMOVE = {CONFIG, KEY}
-"""Files of the user, of whom dpkg says that they are configuration, and of systemd."""
+KEPT_BY_REMOVE = {
+    "/etc/systemd/system/multi-user.target.wants/glorytun.target",
+    "/etc/systemd/system/glorytun.target.wants",
+    f"/etc/systemd/system/glorytun.target.wants/{UNIT}",
+}
+"""What `purge` removes beyond that: what is started at boot."""
+NOTES = "/var/lib/systemd/deb-systemd-helper"
+"""What Debian remembers of it meanwhile."""
 OTHER_UNIT = "glorytun@tun1.service"
 """Enabled too; it fails, since it has no file."""
 
@@ -26,9 +34,9 @@ def fresh(request: pytest.FixtureRequest) -> Iterator[FreshSystem]:
     system.remove()
 
 
-@pytest.fixture
-def node(fresh: FreshSystem) -> Iterator[End]:
-    """A fresh system, booted."""
+@contextmanager
+def booted_alone(fresh: FreshSystem) -> Iterator[End]:
+    """Without a network."""
     end = End("server")
     end.start(fresh.root, files=fresh.files)
     try:
@@ -36,6 +44,33 @@ def node(fresh: FreshSystem) -> Iterator[End]:
         yield end
     finally:
         end.down()
+
+
+@pytest.fixture
+def node(fresh: FreshSystem) -> Iterator[End]:
+    """A fresh system, booted."""
+    with booted_alone(fresh) as node:
+        yield node
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A system after the installation."""
+
+    node: End
+    said: str
+    """By apt."""
+    packages: set[str]
+    """Names of those that are new."""
+
+
+@pytest.fixture(scope="module")
+def installed(fresh: FreshSystem) -> Iterator[Installed]:
+    """One for several tests, which don't end what they begin."""
+    with booted_alone(fresh) as node:
+        before = debian_packages(node)
+        said = apt(node, "install", fresh.deb)
+        yield Installed(node, said, debian_packages(node) - before)
 
 
 def set_up_server(node: End) -> None:
@@ -54,16 +89,35 @@ def set_up_in_person(node: End) -> None:
         assert somebody.wait_end() == 0, somebody.seen
 
 
-def test_it_needs_debian_s_packages_alone(fresh: FreshSystem, node: End) -> None:
-    before = debian_packages(node)
-    said = apt(node, "install", fresh.deb)
-    assert "Traceback" not in said
-    new = debian_packages(node) - before
+def test_it_needs_debian_s_packages_alone(installed: Installed) -> None:
+    assert "Traceback" not in installed.said
+    node, new = installed.node, installed.packages
     assert {"glorytun", "python3-nacl", "python3-dbus-next", "nftables"} <= new
     # "local" are those that no archive has which apt knows, and it knows Debian's alone.
     listed = node.run("apt", "list", "--installed").stdout
     local = set(re.findall(r"^(\S+?)/.*\[.*\blocal\b.*\]$", listed, re.MULTILINE))
     assert local & new == {"glorytun"}
+
+
+def test_everything_is_in_place(installed: Installed) -> None:
+    """At once, without a reboot; nothing runs that nobody has set up."""
+    node = installed.node
+    assert node.run("glorytun", "version").stdout.strip() == glorytun.__version__
+    assert node.run("stat", "-c", "%U:%G %a", "/run/glorytun", "/etc/glorytun").stdout.split(
+        "\n"
+    ) == ["glorytun:glorytun 750", "root:root 755", ""]
+    assert node.systemctl("is-enabled", "glorytun.target").strip() == "enabled"
+    assert node.systemctl("is-active", "glorytun.target").strip() == "active"
+    assert not node.systemctl("list-units", "--no-legend", "glorytun@*")
+    assert not node.systemctl("list-units", "--failed", "--no-legend")
+    assert not node.complaints()
+
+
+def test_a_tunnel_starts(installed: Installed) -> None:
+    node = installed.node
+    set_up_server(node)
+    node.systemctl("start", UNIT)
+    assert node.ask("show")["tunnel"]["role"] == "server"
 
 
 def test_the_readme_tells_its_size(fresh: FreshSystem, node: End) -> None:
@@ -98,27 +152,6 @@ def installed_size(node: End, deb: str, names: set[str]) -> int:
     return sum(map(int, sizes)) * 1024
 
 
-def test_everything_is_in_place(fresh: FreshSystem, node: End) -> None:
-    """At once, without a reboot; nothing runs that nobody has set up."""
-    apt(node, "install", fresh.deb)
-    assert node.run("glorytun", "version").stdout.strip() == glorytun.__version__
-    assert node.run("stat", "-c", "%U:%G %a", "/run/glorytun", "/etc/glorytun").stdout.split(
-        "\n"
-    ) == ["glorytun:glorytun 750", "root:root 755", ""]
-    assert node.systemctl("is-enabled", "glorytun.target").strip() == "enabled"
-    assert node.systemctl("is-active", "glorytun.target").strip() == "active"
-    assert not node.systemctl("list-units", "--no-legend", "glorytun@*")
-    assert not node.systemctl("list-units", "--failed", "--no-legend")
-    assert not node.complaints()
-
-
-def test_a_tunnel_starts(fresh: FreshSystem, node: End) -> None:
-    apt(node, "install", fresh.deb)
-    set_up_server(node)
-    node.systemctl("enable", "--now", UNIT)
-    assert node.ask("show")["tunnel"]["role"] == "server"
-
-
 def test_purge_leaves_nothing(fresh: FreshSystem, node: End) -> None:
     """No file, unit, link, user, device: also of tunnels that run, have failed, or are enabled."""
     files, rest = tree(node), state(node)
@@ -133,25 +166,6 @@ def test_purge_leaves_nothing(fresh: FreshSystem, node: End) -> None:
     assert "/etc/glorytun" not in said
     assert tree(node) ^ files == set()
     assert state(node) == rest
-
-
-def test_purge_keeps_what_the_user_made(fresh: FreshSystem, node: End) -> None:
-    """And says so; the user stays too, whom it may belong to."""
-    apt(node, "install", fresh.deb)
-    set_up_server(node)
-    node.systemctl("enable", "--now", UNIT)
-    said = apt(node, "purge", "glorytun")
-    assert "/etc/glorytun is not empty: it stays" in said
-    assert sorted(path.name for path in node.path("/etc/glorytun").iterdir()) == [
-        "tun0.conf",
-        "tun0.key",
-    ]
-    assert node.run("getent", "passwd", "glorytun").stdout
-    assert not node.run("find", "/etc/systemd", "-name", "*glorytun*").stdout
-    # All of it is in use again after another installation.
-    apt(node, "install", fresh.deb)
-    node.systemctl("start", UNIT)
-    assert node.ask("show")
 
 
 def test_tunnels_of_the_wizard(fresh: FreshSystem, node: End) -> None:
@@ -172,20 +186,25 @@ def test_tunnels_of_the_wizard(fresh: FreshSystem, node: End) -> None:
     assert state(node) == rest
 
 
-def test_remove_keeps_what_is_enabled(fresh: FreshSystem, node: End) -> None:
-    """It stops what runs; after another installation it runs again."""
-    files, rest = tree(node), state(node)
+def test_what_the_user_made_stays(fresh: FreshSystem, node: End) -> None:
+    """After a removal what is enabled, too; purge ends that, and says what it leaves."""
     apt(node, "install", fresh.deb)
     set_up_server(node)
     node.systemctl("enable", "--now", UNIT)
     pid = node.main_pid
-    apt(node, "remove", "--autoremove", "glorytun")
-    assert {line.split()[0] for line in tree(node) ^ files} == KEPT_BY_REMOVE
-    assert {what for what, now in state(node).items() if now != rest[what]} <= {"users", "groups"}
+    apt(node, "remove", "glorytun")
+    removed = tree(node)
     assert node.run("sh", "-c", f"kill -0 {pid}", check=False).returncode != 0
     assert not node.path("/run/glorytun").exists()
     assert node.shown("LoadState") == "not-found"
     assert not node.systemctl("list-units", "--failed", "--no-legend")
-    assert node.path(KEY).exists()
     apt(node, "install", fresh.deb)
     assert node.ask("show")
+
+    said = apt(node, "purge", "glorytun")
+    assert "/etc/glorytun is not empty: it stays" in said
+    kept = {line.split()[0] for line in removed ^ tree(node)}
+    assert {path for path in kept if not path.startswith(NOTES)} == KEPT_BY_REMOVE
+    assert node.path(CONFIG).exists()
+    assert node.path(KEY).exists()
+    assert node.run("getent", "passwd", "glorytun").stdout

@@ -99,7 +99,7 @@ run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
     "$venv/bin/coverage" erase
     status=0
-    some_tests -m "not timing" -n 3 --dist loadgroup "$@"
+    some_tests -m "not timing" -n 3 -p tests.lab.schedule "$@"
     some_tests -m timing "$@"
     "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report
