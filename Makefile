@@ -1,5 +1,5 @@
 # `make` lists the targets. The work is done by tests/tools/run.sh.
-.PHONY: help test lab demo bench lint format
+.PHONY: help test lab demo bench deb lint format
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -15,6 +15,9 @@ demo: ## show the tunnel at work over two links, for half a minute (root; SVG=fi
 
 bench: ## measure against other tunnels on this machine (root; BENCH='--rounds 5 --only wireguard' passes arguments)
 	@tests/tools/run.sh bench $(BENCH)
+
+deb: ## build the Debian package, into dist/ (root; SUITE='bookworm trixie', else as this host)
+	@tests/tools/run.sh deb $(SUITE)
 
 lint: ## run the linters alone
 	@tests/tools/run.sh lint

@@ -251,6 +251,11 @@ class _Verbs:
 
 
 def _parse(argv: list[str]) -> Words:
+    return vars(make_parser().parse_args(argv))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every verb, option and answer, each with its help."""
     common, answers = _Parser(add_help=False), _Parser(add_help=False)
     _add_common(common)
     _add_answers(answers)
@@ -270,7 +275,7 @@ def _parse(argv: list[str]) -> Words:
     verbs.add("remove", _remove, text).add_argument("tunnel")
     text = "a server's clients: add, list, revoke"
     _add_client_verbs(_Verbs(verbs.add("client", _list_clients, text), common))
-    return vars(parser.parse_args(argv))
+    return parser
 
 
 def _add_client_verbs(verbs: _Verbs) -> None:

@@ -92,9 +92,19 @@ def usage(command: str, options: Options) -> str:
 
 def describe(options: Options) -> str:
     """A line for each option, with what it does."""
-    rows = list(_help_rows(options, indent="  "))
+    rows = list(help_rows(options))
     width = max((len(left) for left, _ in rows), default=0)
     return "\n".join(f"{left:<{width}}  {text}" for left, text in rows)
+
+
+def help_rows(options: Options, *, indent: str = "  ") -> Iterator[tuple[str, str]]:
+    """Each option and what it does; those of a group follow it, with a larger indent."""
+    for option in options:
+        if isinstance(option, Group):
+            yield indent + option.word, option.help
+            yield from help_rows(option.options, indent=indent + "  ")
+        else:
+            yield indent + _synopsis(option), option.help
 
 
 def known_words(options: Options) -> Iterator[str]:
@@ -246,12 +256,3 @@ def _synopsis(option: Option) -> str:
             return f"{option.word} {' '.join(_usage_parts(option.options))}"
         case _:
             assert_never(option)
-
-
-def _help_rows(options: Options, *, indent: str) -> Iterator[tuple[str, str]]:
-    for option in options:
-        if isinstance(option, Group):
-            yield indent + option.word, option.help
-            yield from _help_rows(option.options, indent=indent + "  ")
-        else:
-            yield indent + _synopsis(option), option.help

@@ -1,7 +1,8 @@
 """Fixtures of the tests in booted systems, and what these need to run.
 
 They run in a clean Debian 12 and 13 each. LAB_SUITE names others, for development:
-``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone.
+``LAB_SUITE=host`` is the host's own system, ``LAB_SUITE=trixie`` Debian 13 alone. They test the
+source tree, or with ``LAB_INSTALL=package``, as `make test` has it, the installed Debian package.
 """
 
 import functools
@@ -39,6 +40,11 @@ def suites() -> list[str]:
     return os.environ.get("LAB_SUITE", " ".join(SUITES)).split()
 
 
+def clean_suites() -> list[str]:
+    """Where a package is installed: the host's own system is none to do that in."""
+    return [suite for suite in suites() if suite != HOST]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in this directory, and skip it, with the reason, where it can't run."""
     for item in items:
@@ -54,15 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _schedule(item: pytest.Item) -> None:
-    """Let tests of the service have the machine to themselves; those of set-ups share it.
-
-    The latter stay together by file and system, as what is installed is made once for each.
-    """
+    """Let tests of the service have the machine to themselves; those of set-ups share it."""
     if not item.path.name.startswith(_PATIENT):
         item.add_marker(pytest.mark.timing)
-        return
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{params.get('system')}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,7 +84,8 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     suite = str(request.param)
     if suite == HOST and unusable_host():
         pytest.skip(unusable_host())
-    system = System(suite)
+    packaged = suite != HOST and os.environ.get("LAB_INSTALL") == "package"
+    system = System(suite, packaged)
     yield system
     system.remove()
 

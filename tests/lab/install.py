@@ -1,4 +1,4 @@
-"""Systems to boot, with the project installed as a package would do it.
+"""Systems to boot, with the project installed: from its Debian package, or as that would do it.
 
 A clean Debian has the Debian packages that the project depends on and nothing from PyPI, so that it
 shows what is missing. The host's own system shows a node all of the host's files: quicker, and for
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from tests.lab import package
 from tests.lab.node import write
 from tests.netns.topology import run
 
@@ -49,21 +50,26 @@ class System:
 
     suite: str
     """One of SUITES, or HOST."""
+    packaged: bool = False
+    """Whether apt installs the Debian package; else the files are put where it would put them.
+
+    What both need from Debian is in the root."""
 
     @cached_property
     def root(self) -> Path:
         """The root directory, which is only read. Made when it isn't there yet."""
         if self.suite == HOST:
             return Path("/")
-        script = Path(__file__).with_name("mkroot.sh")
-        made = run(str(script), self.suite, *DEPENDENCIES, timeout=_MAKE_TIMEOUT)
-        return Path(made.stdout.strip())
+        return clean_root(self.suite, *DEPENDENCIES)
 
     @cached_property
     def files(self) -> Path:
         """What the installation adds to the root."""
         files = Path(tempfile.mkdtemp(prefix="gt-lab-"))
         files.chmod(0o755)
+        if self.packaged:
+            package.install(self.root, files, package.build(self.suite))
+            return files
         _copy_project(files)
         _add_users(files, self.root)
         compile_in = ["unshare", "--mount", "sh", "-euc", _COMPILE, "lab"]
@@ -83,6 +89,12 @@ class System:
             shutil.rmtree(self.files)
 
 
+def clean_root(suite: str, *packages: str) -> Path:
+    """The root directory of a clean Debian with these packages."""
+    script = Path(__file__).with_name("mkroot.sh")
+    return Path(run(str(script), suite, *packages, timeout=_MAKE_TIMEOUT).stdout.strip())
+
+
 def unusable_host() -> str:
     """Why the host's own system can't be used, or an empty string."""
     code = "import sys; print(*sys.version_info[:2])"
@@ -94,8 +106,8 @@ def unusable_host() -> str:
 
 def _copy_project(files: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
-    for package in _PACKAGES:
-        shutil.copytree(PROJECT / package, files / _LIBRARIES[1:] / package, ignore=ignore)
+    for name in _PACKAGES:
+        shutil.copytree(PROJECT / name, files / _LIBRARIES[1:] / name, ignore=ignore)
     shutil.copytree(PROJECT / "templates", files / _DATA[1:] / "templates")
     for name, module in _COMMANDS.items():
         text = f"#!{_PYTHON}\nfrom {module} import run\n\nrun()\n"

@@ -15,18 +15,17 @@ import pytest
 from tests.lab.install import System
 from tests.lab.node import Node
 from tests.lab.snapshot import Snapshot
+from tests.lab.wizard import AGREE, SERVER, person
 from tests.lab.world import INTERNET, World, world
 from tests.netns.wait import wait_for
-from tests.unit.setup.person import END, INTERRUPT, Person
+from tests.unit.setup.person import END, INTERRUPT
 from tests.unit.setup.scan import scan
 
 MOST_ANSWERS = 8
 MOST_SECONDS = 15.0
 """Of machine time, from a fresh host to a ping that works."""
-AGREE = "Shall all this be done"
-SERVER = ("role", "name", "server", "port", "key", "addresses", "share")
 JOIN = ("invitation", "name", "wans", "through")
-"""The questions."""
+"""The questions to who was invited."""
 KEPT = ("etc/glorytun", "etc/systemd", "etc/sysctl.d", "var/lib/glorytun")
 """What is there after a boot."""
 MANIFEST = "/var/lib/glorytun/setup/{}.json"
@@ -45,13 +44,6 @@ def fresh(system: System) -> Iterator[Fresh]:
     """Booted once."""
     with world(system) as made:
         yield Fresh(made, Snapshot(made.server))
-
-
-def person(node: Node, *words: str) -> Person:
-    """Somebody who runs the wizard on a node."""
-    # Ctrl-C is for the wizard alone, and not for nsenter, which waits for it in the foreground.
-    inner = node.command(["env", "--default-signal=INT", "glorytun-setup", *words])
-    return Person(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *inner])
 
 
 def set_up_server(node: Node) -> int:

@@ -11,7 +11,8 @@ MOST_EXPOSURE = 2.0
 def test_systemd_understands_the_units(pair: Pair) -> None:
     """``systemd-analyze verify`` has nothing to say, and nothing in the journal complains."""
     units = [f"/usr/lib/systemd/system/{name}" for name in ("glorytun@.service", "glorytun.target")]
-    result = pair.client.run("systemd-analyze", "verify", *units, check=False)
+    # The systems that are booted have no manual pages.
+    result = pair.client.run("systemd-analyze", "verify", "--man=no", *units, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     pair.client.systemctl("start", UNIT)
     assert not pair.client.complaints()

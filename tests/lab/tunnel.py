@@ -398,5 +398,7 @@ def _enable(directory: Path) -> None:
     units = directory / "etc/systemd/system"
     for target, unit in ("multi-user.target", "glorytun.target"), ("glorytun.target", UNIT):
         template = unit.replace(f"@{TUNNEL}", "@")
-        (units / f"{target}.wants").mkdir(parents=True)
-        (units / f"{target}.wants" / unit).symlink_to(f"/usr/lib/systemd/system/{template}")
+        link = units / f"{target}.wants" / unit
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():  # the package enables the target
+            link.symlink_to(f"/usr/lib/systemd/system/{template}")

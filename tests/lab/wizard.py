@@ -3,11 +3,15 @@
 import subprocess
 
 from tests.lab.node import Node
+from tests.unit.setup.person import Person
 
 KEY = bytes(range(32)).hex()
 KEY_FILE = "/run/lab-key"
 """Outside of what a snapshot compares."""
 TIMEOUT = 80.0
+SERVER = ("role", "name", "server", "port", "key", "addresses", "share")
+"""The questions to who sets up a server."""
+AGREE = "Shall all this be done"
 
 
 def wizard(
@@ -17,6 +21,13 @@ def wizard(
     node.write(KEY_FILE, f"{key}\n", 0o600)
     command = ("env", *environment, "glorytun-setup", *words)
     return node.run(*command, check=check, timeout=TIMEOUT)
+
+
+def person(node: Node, *words: str) -> Person:
+    """Somebody who runs the wizard on a node."""
+    # Ctrl-C is for the wizard alone, and not for nsenter, which waits for it in the foreground.
+    inner = node.command(["env", "--default-signal=INT", "glorytun-setup", *words])
+    return Person(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *inner])
 
 
 def set_up_server(node: Node, *words: str) -> None:

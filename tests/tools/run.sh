@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|bench|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -14,10 +14,15 @@ gcc libc6-dev python3-dev  compile pyaegis, which PyPI has as source only
 iproute2                ip and tc: network namespaces, links, rates
 nftables                nft: cuts links without a sign
 '
+packages_deb='
+mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
+'
 packages_test="$packages_demo
 iputils-ping            ping: traffic that shows round trips
 shellcheck              one of the linters
-mmdebstrap gpg          make clean Debian 12 and 13 systems; gpg finds the keys of their archive
+bash-completion zsh fish  shells whose completion is tested
+$packages_deb
+man-db                  shows the manual pages of the Debian package
 systemd-container       boots them
 "
 
@@ -81,6 +86,12 @@ set_up() {
     esac
 }
 
+# Debian 12 or 13 as this host, else the newer.
+this_suite() {
+    suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    case $suite in bookworm | trixie) echo "$suite" ;; *) echo trixie ;; esac
+}
+
 some_tests() {
     one=0
     "$venv/bin/coverage" run -m pytest "$@" || one=$?
@@ -94,7 +105,7 @@ run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
     "$venv/bin/coverage" erase
     status=0
-    some_tests -m "not timing" -n 3 --dist loadgroup "$@"
+    some_tests -m "not timing" -n 3 -p tests.lab.schedule "$@"
     some_tests -m timing "$@"
     "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report
@@ -107,6 +118,8 @@ case $target in
 test)
     need_root "makes network namespaces and boots containers"
     set_up test
+    # What is installed in booted systems is what users install.
+    export LAB_INSTALL="${LAB_INSTALL:-package}"
     run_tests "$@" ;;
 lab)
     need_root "boots containers"
@@ -120,6 +133,11 @@ bench)
     need_root "makes network namespaces"
     set_up bench
     exec "$venv/bin/python" -m tests.bench "$@" ;;
+deb)
+    need_root "unpacks a clean Debian"
+    install_packages "$packages_deb"
+    [ $# -gt 0 ] || set -- "$(this_suite)"
+    for suite in "$@"; do tests/tools/deb.sh "$suite"; done ;;
 lint)
     set_up test
     exec "$venv/bin/pytest" tests/test_linters.py ;;
@@ -128,6 +146,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|lab|demo|bench|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac

@@ -112,6 +112,7 @@ def test_public_interface_is_the_fallback(
     assert opened(aead, batch) == [b"text"]
 
 
+@NEEDS_AEGIS
 def test_aegis_needs_no_writable_code() -> None:
     """AEGIS-256 loads where memory can't be writable and executable, as in a sandboxed service."""
     script = (

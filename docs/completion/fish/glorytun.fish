@@ -1,0 +1,14 @@
+# Completion of glorytun(8) and glorytun-setup(8) for fish.
+
+function __glorytun_complete
+    for line in (/usr/share/glorytun/complete (commandline -opc) (commandline -ct) 2> /dev/null)
+        if test "$line" = /
+            __fish_complete_path (commandline -ct)
+        else
+            echo $line
+        end
+    end
+end
+
+complete -c glorytun -f -a '(__glorytun_complete)'
+complete -c glorytun-setup -f -a '(__glorytun_complete)'
