@@ -86,6 +86,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
         pytest.skip(unusable_host())
     packaged = suite != HOST and os.environ.get("LAB_INSTALL") == "package"
     system = System(suite, packaged)
+    system.prepare()
     yield system
     system.remove()
 

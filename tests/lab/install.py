@@ -78,6 +78,11 @@ class System:
             write(files, f"{_LIBRARIES}/lab.pth", f"{_SITE}\n")
         return files
 
+    def prepare(self) -> None:
+        """Make both now, and not within the time of a test."""
+        assert self.root.is_dir()
+        assert self.files.is_dir()
+
     @cached_property
     def binds(self) -> list[str]:
         """The host's own system takes the libraries from where the tests have them."""

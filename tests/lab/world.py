@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.lab.install import System
 from tests.lab.node import Node, link, write
 from tests.lab.tunnel import End, up
-from tests.netns.topology import FAMILIES, Family
+from tests.netns.topology import FAMILIES, Family, run
 from tests.netns.wait import wait_for
 
 SERVER_ADDRESS = "10.9.8.9"
@@ -233,7 +233,8 @@ def world(
             for path, text in {**own[role], **(files or {}).get(role, {})}.items():
                 write(directory, path, text)
             if trees and role in trees:
-                shutil.copytree(trees[role], directory, symlinks=True, dirs_exist_ok=True)
+                # Links, such as those of a package, may be there already: shutil would refuse them.
+                run("cp", "-a", f"{trees[role]}/.", str(directory))
             stack.callback(node.down)
             node.start(system.root, files=directory, binds=system.binds)
         for node in nodes.values():
