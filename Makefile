@@ -1,5 +1,5 @@
 # `make` lists the targets. The work is done by tests/tools/run.sh.
-.PHONY: help test lab demo deb lint format
+.PHONY: help test lab demo bench deb lint format
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -12,6 +12,9 @@ lab: ## run those in booted systems alone (root; LAB_SUITE='bookworm trixie' cho
 
 demo: ## show the tunnel at work over two links, for half a minute (root; SVG=file keeps a picture)
 	@tests/tools/run.sh demo $(if $(SVG),--svg $(SVG))
+
+bench: ## measure against other tunnels on this machine (root; BENCH='--rounds 5 --only wireguard' passes arguments)
+	@tests/tools/run.sh bench $(BENCH)
 
 deb: ## build the Debian package, into dist/ (root; SUITE='bookworm trixie', else as this host)
 	@tests/tools/run.sh deb $(SUITE)

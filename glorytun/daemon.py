@@ -27,7 +27,7 @@ from glorytun.follower import Follower
 from glorytun.keyfile import load_key
 from glorytun.net import links
 from glorytun.net.clock import Clock, entropy
-from glorytun.net.features import aes_hardware, probe
+from glorytun.net.features import Offload, aes_hardware, allowed
 from glorytun.net.loop import Loop
 from glorytun.net.names import resolve
 from glorytun.net.pump import Pump
@@ -124,10 +124,11 @@ class Daemon:
         stack.callback(self._loop.close)
         store = DescriptorStore()
         bound = (options.bind_address, options.bind_port)
+        offloads = allowed()
         self._udp = store.reuse(
             "udp",
-            adopt=lambda descriptor: UdpSocket.adopt(descriptor, *bound),
-            make=lambda: UdpSocket.open(*bound),
+            adopt=lambda descriptor: UdpSocket.adopt(descriptor, *bound, allowed=offloads),
+            make=lambda: UdpSocket.open(*bound, allowed=offloads),
         )
         stack.callback(self._udp.close)
         server = []
@@ -138,8 +139,8 @@ class Daemon:
         self._signals = stack.enter_context(_signals())
         self._tun = store.reuse(
             "tun",
-            adopt=lambda descriptor: Tun.adopt(descriptor, options.device),
-            make=lambda: Tun.open(options.device, persist=None),
+            adopt=lambda descriptor: Tun.adopt(descriptor, options.device, allowed=offloads),
+            make=lambda: Tun.open(options.device, persist=None, allowed=offloads),
         )
         stack.callback(self._tun.close)
         store.close()
@@ -221,12 +222,16 @@ class Daemon:
             udp=self._udp,
             clock=self._clock,
             follower=self._follower,
-            # Kernel features, and whether they are in use: none yet, every batch is of one.
-            features=dict.fromkeys(probe(), False),
+            features=self._features,
             started_at=self._started_at,
             reload=self._reload,
             change=self._set,
         )
+
+    def _features(self) -> dict[str, bool]:
+        """Which offloads there are, and whether they are in use."""
+        used = self._tun.offloads | self._udp.offloads
+        return {offload.value: offload in used for offload in Offload}
 
     # The file.
 
@@ -375,6 +380,7 @@ class Daemon:
                 self._send_failures.pop(path, None)
 
     def _set_mtu(self, mtu: int) -> None:
+        self._tun.mtu = mtu
         try:
             links.set_mtu(self._tun.name, mtu)
         except DeviceError as error:

@@ -39,7 +39,7 @@ class Requests:
     clock: Clock
     follower: Follower | None
     """None on a server."""
-    features: dict[str, bool]
+    features: Callable[[], dict[str, bool]]
     started_at: int
     reload: Callable[[], None]
     change: Callable[[SettingsChange], None]
@@ -75,7 +75,7 @@ class Requests:
             started_at=self.started_at,
             version=__version__,
             traffic_class=self.udp.traffic_class,
-            features=self.features,
+            features=self.features(),
             undelivered=self.tun.skipped + self.tun.dropped,
         )
         return describe_tunnel(self.tunnel.status(), settings=self.tunnel.settings, facts=facts)

@@ -234,7 +234,8 @@ class Simulation:
         if not self.can_send(side):
             return False
         batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
-        for outgoing in side.tunnel.send(batch, self.now + side.clock_offset):
+        outgoing = side.tunnel.send(batch, self.now + side.clock_offset)
+        if outgoing:
             self.transmit(side, outgoing)
         return True
 

@@ -61,6 +61,8 @@ def run() -> NoReturn:
 
 def main(argv: list[str]) -> int:
     """Run the verb that `argv` begins with, and return the exit status."""
+    # What NumPy brings would start a thread for each core, and has nothing to do here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         return _dispatch(argv)
     except GlorytunError as error:

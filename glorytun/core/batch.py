@@ -4,6 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+class Buffer(bytearray):
+    """Memory that is filled again and again, and never resized.
+
+    Pointers into it, which take time to make, are kept with it.
+    """
+
+    __slots__ = ("pointers",)
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.pointers: dict[tuple[int, int], list[object]] = {}
+        """Into each row, by the place of the first and the stride: see `crypto`."""
+
+
 @dataclass(slots=True)
 class Batch:
     """`count` rows of one buffer, all `size` bytes long but the last, which has `last` (≤ `size`).
@@ -29,6 +43,11 @@ class Batch:
     def row_size(self, index: int) -> int:
         """Bytes in row `index`."""
         return self.last if index == self.count - 1 else self.size
+
+    def starts(self) -> range:
+        """Where each row begins in the buffer."""
+        end = self.offset + self.count * self.stride
+        return range(self.offset, end, self.stride)
 
     def rows(self) -> Iterator[memoryview]:
         """Each row, without a copy."""
@@ -56,3 +75,34 @@ class Batch:
                 if index > first:
                     yield self.run(first, index - first)
                 first = index + 1
+
+
+def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, gap: int) -> int:
+    """`append` a row of `size` bytes at `at`, with `gap` bytes between it and the next."""
+    if batches:
+        last = batches[-1]  # Mostly it just continues.
+        if size == last.size == last.last and last.offset + last.count * last.stride == at:
+            last.count += 1
+            return at + last.stride
+    return append(batches, Batch(buffer, at, size + gap, 1, size, size))
+
+
+def append(batches: list[Batch], rows: Batch) -> int:
+    """Add rows to what was put into one buffer before them.
+
+    They become part of the last batch if they continue it: at its end, and as long. Returns where
+    the next ones may be.
+    """
+    end = rows.offset + (rows.count - 1) * rows.stride + rows.last + rows.stride - rows.size
+    if batches:
+        last = batches[-1]
+        if (
+            last.size == last.last
+            and last.offset + last.count * last.stride == rows.offset
+            and (rows.stride == last.stride or (rows.count == 1 and rows.last < last.size))
+        ):
+            last.count += rows.count
+            last.last = rows.last
+            return end
+    batches.append(rows)
+    return end

@@ -261,6 +261,7 @@ class Conversation:
         path.estimator.add(
             sent_at=echo,
             sent=message.fw_bytes,
+            frames=message.fw_bytes + message.fw_total * path.overhead,
             at=heard.time,
             received=message.rx_bytes,
             trip=trip,

@@ -6,16 +6,19 @@ are not public; where one is missing the public wrapper is used, and a test says
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
+from itertools import repeat
 from typing import Any, Protocol
 
 import nacl.bindings
 import nacl.exceptions
+import numpy as np
+import numpy.typing as npt
 
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer
 from glorytun.core.settings import CipherChoice
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE, Capability
 
@@ -25,7 +28,15 @@ AES_GCM = "aes256gcm"
 
 _NONCE_SIZE = {CHACHA: 8, AEGIS: 32, AES_GCM: 12}
 """Of the time field and zeros up to it (PROTOCOL 1)."""
+_NONCE_MAX = 32
 CONFIRM_SIZE = 8
+
+# What this implementation chose.
+
+_ROWS = 256
+"""There is room for the nonces of so many rows from the start."""
+_PLACES_KEPT = 256
+"""Of batches in one buffer, whose pointers are kept."""
 
 
 class Aead(Protocol):
@@ -84,7 +95,7 @@ def make_aead(name: str, key: bytes) -> Aead:
     makers: dict[str, Callable[[bytes], Aead]] = {
         CHACHA: _make_chacha,
         AEGIS: _make_aegis,
-        AES_GCM: _AesGcm,
+        AES_GCM: _make_aes,
     }
     return makers[name](key)
 
@@ -138,78 +149,132 @@ def confirmation(public: bytes) -> bytes:
     return hashlib.blake2b(public, digest_size=32).digest()[:CONFIRM_SIZE]
 
 
-class _Compiled:
-    """An AEAD of a C library: one call a row, in place."""
+_Columns = tuple[Iterable[Any], ...]
 
-    __slots__ = ("_array", "_decrypt", "_encrypt", "_from_buffer", "_key", "_nonce", "_nonce_view")
+
+class _Compiled:
+    """An AEAD of a C library: one call a row, in place, with pointers that were made before.
+
+    `sealing` and `opening` make the arguments of these calls, a column for each parameter.
+    """
+
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_ffi",
+        "_first",
+        "_nonces",
+        "_opening",
+        "_sealing",
+        "_times",
+    )
 
     def __init__(
         self,
         *,
         ffi: Any,
-        byte: str,
-        key: bytes,
-        nonce_size: int,
-        encrypt: Callable[[Any, Any, int, Any, Any], int],
-        decrypt: Callable[[Any, Any, int, Any, Any, Any], int],
+        encrypt: Callable[..., int],
+        decrypt: Callable[..., int],
+        sealing: Callable[[list[Any], int, list[Any]], _Columns],
+        opening: Callable[[list[Any], list[Any], int, list[Any]], _Columns],
     ) -> None:
-        self._from_buffer = ffi.from_buffer
-        self._array = f"{byte}[]"
-        self._key = ffi.new(self._array, key)
-        self._nonce = ffi.new(self._array, nonce_size)
-        self._nonce_view = ffi.buffer(self._nonce, TIME_SIZE)
+        self._ffi = ffi
         self._encrypt = encrypt
         self._decrypt = decrypt
+        self._sealing = sealing
+        self._opening = opening
+        self._make_nonces(_ROWS)
+
+    def _make_nonces(self, count: int) -> None:
+        """Room for the times of so many rows, each with the zeros that make it a nonce."""
+        nonces = Buffer(count * _NONCE_MAX)
+        self._times: npt.NDArray[np.uint8] = np.ndarray((count, _NONCE_MAX), np.uint8, nonces)
+        self._first = memoryview(nonces)[:TIME_SIZE]
+        start = self._times.ctypes.data
+        self._nonces = [self._ffi.cast("void *", start + _NONCE_MAX * row) for row in range(count)]
+
+    def _take_times(self, datagrams: Batch) -> list[Any]:
+        """The nonces of all rows; each begins with the time, so that it is the data too."""
+        count = datagrams.count
+        if count == 1:
+            at = datagrams.offset
+            self._first[:] = datagrams.buffer[at : at + TIME_SIZE]
+            return self._nonces
+        if count > len(self._nonces):
+            self._make_nonces(count)
+        self._times[:count, :TIME_SIZE] = np.ndarray(
+            (count, TIME_SIZE), np.uint8, datagrams.buffer, datagrams.offset, (datagrams.stride, 1)
+        )
+        return self._nonces
+
+    def _pointers(self, buffer: bytearray, datagrams: Batch) -> list[Any]:
+        """To the text of each row at least, in a buffer that has the same rows."""
+        place = datagrams.offset, datagrams.stride
+        kept = buffer.pointers if isinstance(buffer, Buffer) else {}
+        found = kept.get(place)
+        if found is not None and len(found) >= datagrams.count:
+            return found
+        if len(kept) >= _PLACES_KEPT:
+            kept.clear()
+        ffi = self._ffi
+        start = int(ffi.cast("uintptr_t", ffi.from_buffer(buffer))) + TIME_SIZE
+        found = kept[place] = [ffi.cast("void *", start + at) for at in datagrams.starts()]
+        return found
 
     def seal(self, datagrams: Batch) -> None:
-        buffer = datagrams.buffer
-        start = self._from_buffer(self._array, buffer)
-        at = datagrams.offset
-        for index in range(datagrams.count):
-            self._nonce_view[:] = buffer[at : at + TIME_SIZE]
-            text = start + at + TIME_SIZE
-            self._encrypt(text, text, datagrams.row_size(index) - OVERHEAD, self._nonce, self._key)
-            at += datagrams.stride
+        texts, nonces = self._pointers(datagrams.buffer, datagrams), self._take_times(datagrams)
+        for part, size in _alike(datagrams):
+            columns = self._sealing(texts[part], size - OVERHEAD, nonces[part])
+            any(map(self._encrypt, *columns))  # It always returns 0.
 
     def open(self, datagrams: Batch, into: bytearray) -> list[bool]:
-        buffer = datagrams.buffer
-        source = self._from_buffer(self._array, buffer)
-        target = self._from_buffer(self._array, into)
-        at = datagrams.offset
-        good = []
-        for index in range(datagrams.count):
-            self._nonce_view[:] = buffer[at : at + TIME_SIZE]
-            text = at + TIME_SIZE
-            size = datagrams.row_size(index) - TIME_SIZE
-            status = self._decrypt(
-                target + text, source + text, size, source + at, self._nonce, self._key
-            )
-            good.append(status == 0)
-            at += datagrams.stride
-        return good
+        texts, nonces = self._pointers(datagrams.buffer, datagrams), self._take_times(datagrams)
+        plain = self._pointers(into, datagrams)
+        failed: list[int] = []
+        for part, size in _alike(datagrams):
+            columns = self._opening(plain[part], texts[part], size - TIME_SIZE, nonces[part])
+            failed += map(self._decrypt, *columns)
+        return [not one for one in failed] if any(failed) else [True] * datagrams.count
+
+
+def _alike(batch: Batch) -> list[tuple[slice, int]]:
+    """The rows in parts of one size."""
+    if batch.last == batch.size:
+        return [(slice(batch.count), batch.size)]
+    end = batch.count - 1
+    return [(slice(end), batch.size), (slice(end, batch.count), batch.last)]
 
 
 def _make_chacha(key: bytes) -> Aead:
+    return _make_sodium("crypto_aead_chacha20poly1305", key) or _Wrapped(
+        CHACHA, *_public_chacha(key)
+    )
+
+
+def _make_aes(key: bytes) -> Aead:
+    return _Wrapped(AES_GCM, *_public_aes(key))
+
+
+def _make_sodium(name: str, key: bytes) -> Aead | None:
+    """An AEAD of libsodium, whose functions all look alike; None where it isn't to be found."""
     try:
         from nacl._sodium import ffi, lib
 
-        encrypt = lib.crypto_aead_chacha20poly1305_encrypt
-        decrypt = lib.crypto_aead_chacha20poly1305_decrypt
+        encrypt, decrypt = getattr(lib, f"{name}_encrypt"), getattr(lib, f"{name}_decrypt")
     except (ImportError, AttributeError):
-        return _Wrapped(CHACHA, *_public_chacha(key))
+        return None
     # Without it libsodium silently runs its slowest code; PyNaCl has done it at import.
     nacl.bindings.sodium_init()
-    null = ffi.NULL
+    null, six, secret = repeat(ffi.NULL), repeat(TIME_SIZE), repeat(ffi.new("unsigned char[]", key))
     return _Compiled(
         ffi=ffi,
-        byte="unsigned char",
-        key=key,
-        nonce_size=_NONCE_SIZE[CHACHA],
-        encrypt=lambda out, text, size, nonce, key: encrypt(
-            out, null, text, size, nonce, TIME_SIZE, null, nonce, key
+        encrypt=encrypt,
+        decrypt=decrypt,
+        sealing=lambda texts, size, nonces: (
+            *(texts, null, texts, repeat(size), nonces, six, null, nonces, secret),
         ),
-        decrypt=lambda out, text, size, time, nonce, key: decrypt(
-            out, null, null, text, size, time, TIME_SIZE, nonce, key
+        opening=lambda plain, texts, size, nonces: (
+            *(plain, null, null, texts, repeat(size), nonces, six, nonces, secret),
         ),
     )
 
@@ -219,17 +284,16 @@ def _make_aegis(key: bytes) -> Aead:
     if loaded is None or not hasattr(loaded[1], "aegis256_encrypt"):
         return _Wrapped(AEGIS, *_public_aegis(key))
     ffi, lib = loaded
-    encrypt, decrypt = lib.aegis256_encrypt, lib.aegis256_decrypt
+    tag, six, secret = repeat(TAG_SIZE), repeat(TIME_SIZE), repeat(ffi.new("uint8_t[]", key))
     return _Compiled(
         ffi=ffi,
-        byte="uint8_t",
-        key=key,
-        nonce_size=_NONCE_SIZE[AEGIS],
-        encrypt=lambda out, text, size, nonce, key: encrypt(
-            out, TAG_SIZE, text, size, nonce, TIME_SIZE, nonce, key
+        encrypt=lib.aegis256_encrypt,
+        decrypt=lib.aegis256_decrypt,
+        sealing=lambda texts, size, nonces: (
+            *(texts, tag, texts, repeat(size), nonces, six, nonces, secret),
         ),
-        decrypt=lambda out, text, size, time, nonce, key: decrypt(
-            out, text, size, TAG_SIZE, time, TIME_SIZE, nonce, key
+        opening=lambda plain, texts, size, nonces: (
+            *(plain, texts, repeat(size), tag, nonces, six, nonces, secret),
         ),
     )
 
@@ -269,22 +333,19 @@ class _Wrapped:
         return good
 
 
-class _AesGcm(_Wrapped):
-    __slots__ = ()
+def _public_aes(key: bytes) -> tuple[Any, Any]:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    def __init__(self, key: bytes) -> None:
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    cipher = AESGCM(key)
 
-        cipher = AESGCM(key)
+    def open_(nonce: bytes, text: bytes, ad: bytes) -> bytes | None:
+        try:
+            return cipher.decrypt(nonce, text, ad)
+        except InvalidTag:
+            return None
 
-        def open_(nonce: bytes, text: bytes, ad: bytes) -> bytes | None:
-            try:
-                return cipher.decrypt(nonce, text, ad)
-            except InvalidTag:
-                return None
-
-        super().__init__(AES_GCM, cipher.encrypt, open_)
+    return cipher.encrypt, open_
 
 
 def _public_chacha(key: bytes) -> tuple[Any, Any]:

@@ -35,7 +35,7 @@ from glorytun.core.wire import (
     TIME_SIZE,
     Capability,
     ControlMessage,
-    push_time,
+    push_times,
 )
 
 LAST_KEPT = 10 * SECOND
@@ -70,11 +70,7 @@ class Session:
             packets.size + OVERHEAD,
             packets.last + OVERHEAD,
         )
-        at = datagrams.offset
-        for _ in range(datagrams.count):
-            push_time(datagrams.buffer, at, time)
-            at += datagrams.stride
-            time += self.times.step
+        push_times(datagrams, time, step=self.times.step)
         self.tx.seal(datagrams)
         return datagrams
 

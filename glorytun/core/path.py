@@ -280,7 +280,11 @@ class Path:
     def arrival(self, *, size: int, now: int) -> int:
         """When a datagram of `size` bytes would be at the peer if it were sent here."""
         start = max(self.shaper.busy_until, now)
-        return start + (size + self.overhead) * SECOND // self.shaper.rate + self.rtt.mean // 2
+        return start + self.duration(size) + self.rtt.mean // 2
+
+    def duration(self, size: int) -> int:
+        """µs that a datagram of `size` bytes takes at the path's rate."""
+        return (size + self.overhead) * SECOND // self.shaper.rate
 
     # Counters.
 

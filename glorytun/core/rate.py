@@ -42,6 +42,10 @@ class Shaper:
         """From when on the next datagram may leave."""
         return self.busy_until - BURST
 
+    def credit(self, now: int) -> int:
+        """µs of sending that may leave now: BURST at the most."""
+        return now + BURST - max(self.busy_until, now)
+
     def charge(self, size: int, now: int) -> None:
         """`size` bytes of frames leave now."""
         if self.rate >= RATE_UNLIMITED:
@@ -61,6 +65,7 @@ class RateEstimator:
 
     __slots__ = (
         "_at",
+        "_frames",
         "_queued",
         "_received",
         "_sent",
@@ -83,18 +88,21 @@ class RateEstimator:
         self._trip_min_before: int | None = None
         self._trip_min_until = 0
         self._sent_at = self._at = 0
-        self._sent = self._received = 0
+        self._sent = self._frames = self._received = 0
         self._queued = 0
 
     def set_ceiling(self, ceiling: int) -> None:
         """Start again from a rate that the user or the peer gave, bytes/s."""
         self.ceiling = self.rate = ceiling
 
-    def add(self, *, sent_at: int, sent: int, at: int, received: int, trip: int) -> None:
+    def add(
+        self, *, sent_at: int, sent: int, frames: int, at: int, received: int, trip: int
+    ) -> None:
         """A reply came.
 
-        At our time `sent_at`, µs, we had sent `sent` bytes; at the peer's time `at` that had
-        received `received` of them. `trip` is the round-trip time, µs.
+        At our time `sent_at`, µs, we had sent `sent` bytes, which took `frames` bytes of the link;
+        at the peer's time `at` that had received `received` of them. `trip` is the round-trip
+        time, µs.
         """
         self._note_trip(trip, sent_at)
         if sent_at <= self._sent_at or at <= self._at or received < self._received:
@@ -102,10 +110,14 @@ class RateEstimator:
         if self._at and sent_at - self._sent_at < _INTERVAL:
             return
         if self._at:
-            pushed = (sent - self._sent) * SECOND // (sent_at - self._sent_at)
-            delivered = (received - self._received) * SECOND // (at - self._at)
-            self._adjust(pushed=pushed, delivered=delivered)
-        self._sent_at, self._sent = sent_at, sent
+            # As frames, which the rate is about: of small datagrams most is overhead.
+            pushed = frames - self._frames
+            delivered = (received - self._received) * pushed // max(sent - self._sent, 1)
+            self._adjust(
+                pushed=pushed * SECOND // (sent_at - self._sent_at),
+                delivered=delivered * SECOND // (at - self._at),
+            )
+        self._sent_at, self._sent, self._frames = sent_at, sent, frames
         self._at, self._received = at, received
         self._trip = None
 

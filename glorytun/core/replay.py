@@ -2,6 +2,9 @@
 
 from collections import deque
 
+import numpy as np
+import numpy.typing as npt
+
 from glorytun.core.settings import SECOND
 
 WINDOW = 1 << 20
@@ -19,10 +22,11 @@ _ZEROS = memoryview(bytes(_SLOTS))
 class ReplayWindow:
     """One byte for each 2 µs step of the last second, as a ring indexed by time."""
 
-    __slots__ = ("_seen", "newest")
+    __slots__ = ("_seen", "_view", "newest")
 
     def __init__(self) -> None:
         self._seen = bytearray(_SLOTS)
+        self._view = np.frombuffer(self._seen, np.uint8)
         self.newest = 0
         """The newest accepted time, µs since the epoch; 0 = none yet."""
 
@@ -41,6 +45,19 @@ class ReplayWindow:
         if time > self.newest:
             self._advance(time)
         self._seen[(time >> _STEP_BITS) % _SLOTS] = 1
+        return True
+
+    def accept_newer(self, times: npt.NDArray[np.int64]) -> bool:
+        """Accept authenticated times that increase, all newer than any before; else none of them.
+
+        Those of a batch nearly always do.
+        """
+        if times[0] <= self.newest or not (times[1:] > times[:-1]).all():
+            return False
+        if times[-1] - times[0] >= WINDOW:
+            return False
+        self._advance(int(times[-1]))
+        self._view[(times >> _STEP_BITS) % _SLOTS] = 1
         return True
 
     def _advance(self, time: int) -> None:

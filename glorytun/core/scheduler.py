@@ -9,6 +9,8 @@ nothing.
 from collections.abc import Iterable
 
 from glorytun.core.path import Path
+from glorytun.core.rate import RATE_UNLIMITED
+from glorytun.core.settings import SECOND
 from glorytun.core.status import Condition
 
 
@@ -57,3 +59,22 @@ class Scheduler:
             if best is None or at < best_at:
                 best, best_at = path, at
         return best
+
+    def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
+        """How many of `count` datagrams of up to `size` bytes leave together on the path picked.
+
+        As many as it may send at once, at least one, and as arrive there first.
+        """
+        if path.shaper.rate >= RATE_UNLIMITED:
+            return count
+        cost = max(1, path.duration(size))
+        most = path.shaper.credit(now) // cost
+        if len(self._usable) > 1:
+            arrival = path.arrival(size=size, now=now)
+            others = [
+                other.arrival(size=size, now=now)
+                for other in self._usable
+                if other is not path and size <= other.size_max
+            ]
+            most = min(most, 1 + (min(others, default=arrival + SECOND) - arrival) // cost)
+        return max(1, min(count, most))

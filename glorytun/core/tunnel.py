@@ -3,7 +3,8 @@
 The driver calls
 
 - `receive(datagrams, path, now)` with what the socket gave, and writes the packets it returns,
-- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come,
+- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come, and again
+  with what it left,
 - `on_timeout(now)` when `next_timeout()` has come,
 
 and after each of them sends what `next_datagrams()` and handles what `next_events()` gives.
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from glorytun.core.address import Endpoint, PathId
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange, Session
@@ -36,6 +37,7 @@ from glorytun.core.wire import (
     TIME_SIZE,
     Capability,
     pull_time,
+    pull_times,
     unwrap_time,
 )
 from glorytun.errors import TunnelError
@@ -45,8 +47,9 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
-SEND_MAX = 64
+SEND_MAX = 256
 """Packets in a batch given to `send`."""
+_EVEN = bytes(range(0, 256, 2))
 WAKE_INTERVAL = SECOND // 10
 WAKE_TRIES = 10
 """Marks that a server sends on each path to make an idle client ask again."""
@@ -82,7 +85,7 @@ class Tunnel:
             outbox=self._outbox,
             now=now,
         )
-        self._plain = bytearray(0)
+        self._plain = Buffer(0)
         self._data_at = 0
         """When data was sent or received the last time."""
         self._wake_at: int | None = None
@@ -121,31 +124,62 @@ class Tunnel:
 
     # Data.
 
-    def send(self, packets: Batch, now: int) -> list[Outgoing]:
-        """Seal packets in place and say where they go.
+    def send(self, packets: Batch, now: int) -> Outgoing | None:
+        """Seal the first packets in place, as many as may leave together, and say where they go.
 
         Each row has `TIME_SIZE` bytes before and `TAG_SIZE` bytes after it that are ours to fill.
-        Packets are dropped when `next_send_at` has not come, or when they fit no path.
+        The rest of them is for another call, when `next_send_at` has come again. None: all packets
+        were dropped, since they fit no path, or it had not come.
         """
         session = self._exchange.sending
-        path = self._paths.scheduler.pick(size=packets.size + OVERHEAD, now=now)
-        datagrams = session.seal(packets, now) if session and path else None
-        if path is None or datagrams is None:
+        size = packets.size + OVERHEAD
+        path = self._paths.scheduler.pick(size=size, now=now)
+        if session is None or path is None:
             self._unsent_total += packets.count
-            return []
-        path.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
-        self._sent_total += packets.count
-        self._sent_bytes += packets.total()
+            return None
+        if packets.count > 1:
+            count = min(packets.count, SEND_MAX)
+            count = self._paths.scheduler.burst(path, size=size, count=count, now=now)
+            packets = packets.run(0, count)
+        datagrams = session.seal(packets, now)
+        if datagrams is None:
+            self._unsent_total += packets.count
+            return None
+        total = datagrams.total()
+        path.count_sent(size=total, count=datagrams.count, now=now)
+        self._sent_total += datagrams.count
+        self._sent_bytes += total - datagrams.count * OVERHEAD
         if not self._client and self._is_idle(now):
             self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
-        return [Outgoing(path.id, datagrams)]
+        return Outgoing(path.id, datagrams)
+
+    def on_unsent(self, path_id: PathId, datagrams: Batch) -> None:
+        """The host had no room for what `send` returned last: no loss of the path's."""
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.tx_bytes -= datagrams.total()
+            path.tx_total -= datagrams.count
+        self._unsent_total += datagrams.count
+
+    def on_overflow(self, path_id: PathId, count: int) -> None:
+        """The host had no room for so many datagrams that came on a path: no loss of the path's.
+
+        They count as received, but their bytes don't: how fast we take them in is what the peer's
+        rate follows.
+        """
+        path = self._paths.get(path_id)
+        if path is not None:
+            path.rx_total += count
 
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
 
-        The packets lie in a buffer of the tunnel's own, valid until the next call.
+        The packets lie in a buffer of the tunnel's own, each where its datagram lies in its own:
+        they are valid until datagrams come at the same place, or in a longer buffer.
         """
+        if datagrams.last > OVERHEAD and not _has_control(datagrams):
+            return self._receive_data(datagrams, path_id, now)
         buffer, at = datagrams.buffer, datagrams.offset
         is_data = [False] * datagrams.count
         for index in range(datagrams.count):
@@ -172,7 +206,7 @@ class Tunnel:
         if good[-1] and datagrams.last == OVERHEAD + len(MARK):
             good[-1] = False
             self._heard_mark(path, now)
-        count = sum(good)
+        count = good.count(True)
         if not count:
             return []
         packets = Batch(
@@ -183,7 +217,7 @@ class Tunnel:
             datagrams.size - OVERHEAD,
             datagrams.last - OVERHEAD,
         )
-        runs = list(packets.runs(good))
+        runs = [packets] if count == datagrams.count else list(packets.runs(good))
         size = sum(run.total() for run in runs)
         if path is not None:
             self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
@@ -212,11 +246,14 @@ class Tunnel:
     def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
         if len(self._plain) < len(datagrams.buffer):
-            self._plain = bytearray(len(datagrams.buffer))
+            self._plain = Buffer(len(datagrams.buffer))
         sessions = self._exchange.receiving()
         good = [False] * datagrams.count
         if sessions:
             good = sessions[0].rx.open(datagrams, self._plain)
+            many = datagrams.count > 1
+            if many and all(good) and self._accept_all(sessions[0], datagrams, now):
+                return good
         at = datagrams.offset
         for index, is_open in enumerate(good):
             session = sessions[0] if is_open else self._open_row(datagrams.run(index, 1), sessions)
@@ -231,6 +268,17 @@ class Tunnel:
             if session.rx.open(datagram, self._plain)[0]:
                 return session
         return None
+
+    def _accept_all(self, session: Session, datagrams: Batch, now: int) -> bool:
+        """Accept all rows at once if there is nothing to be said against any, else none of them."""
+        times = pull_times(datagrams, now=now)
+        earliest, latest = now - self.settings.timetolerance, now + self.settings.timetolerance
+        if not earliest <= times[0] <= times[-1] <= latest:
+            return False
+        if not session.window.accept_newer(times):
+            return False
+        self._note_opened(session, now)
+        return True
 
     def _accept(self, session: Session | None, time: int, source: Endpoint, now: int) -> bool:
         """Whether data that opened with `session` is to be delivered."""
@@ -463,3 +511,10 @@ class Tunnel:
 
     def bad_statuses(self) -> list[BadStatus]:
         return self._outbox.bad_statuses()
+
+
+def _has_control(datagrams: Batch) -> bool:
+    """Whether any row is a control message; all have at least one byte."""
+    at = datagrams.offset
+    first_bytes = datagrams.buffer[at : at + datagrams.count * datagrams.stride : datagrams.stride]
+    return bool(first_bytes.translate(None, _EVEN))

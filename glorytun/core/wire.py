@@ -8,7 +8,11 @@ import struct
 from dataclasses import dataclass
 from enum import IntFlag
 
+import numpy as np
+import numpy.typing as npt
+
 from glorytun.core.address import Endpoint
+from glorytun.core.batch import Batch
 
 # What the protocol says.
 
@@ -107,6 +111,31 @@ def push_time(datagram: bytearray, offset: int, time: int) -> None:
     """Write µs since the epoch, flag bits included, as the time field at `offset`."""
     field = (time & TIME_MASK).to_bytes(TIME_SIZE, "little")
     datagram[offset : offset + TIME_SIZE] = field
+
+
+def push_times(datagrams: Batch, first: int, *, step: int) -> None:
+    """Write times that are `step` apart as the time fields of all rows; see `push_time`."""
+    count = datagrams.count
+    if count == 1:
+        push_time(datagrams.buffer, datagrams.offset, first)
+        return
+    times = np.arange(first, first + count * step, step, dtype="<i8")
+    fields = _fields(datagrams)
+    fields[:] = times.view(np.uint8).reshape(count, times.itemsize)[:, :TIME_SIZE]
+
+
+def pull_times(datagrams: Batch, *, now: int) -> npt.NDArray[np.int64]:
+    """The times of all rows as `unwrap_time` has them, provided that they increase."""
+    times = np.zeros((datagrams.count, 8), np.uint8)
+    times[:, :TIME_SIZE] = _fields(datagrams)
+    fields = times.view("<i8").ravel()
+    first = int(fields[0])
+    return fields + (unwrap_time(first, now=now) - first)
+
+
+def _fields(datagrams: Batch) -> npt.NDArray[np.uint8]:
+    shape, strides = (datagrams.count, TIME_SIZE), (datagrams.stride, 1)
+    return np.ndarray(shape, np.uint8, datagrams.buffer, datagrams.offset, strides)
 
 
 def unwrap_time(field: int, *, now: int) -> int:

@@ -1,25 +1,41 @@
 """What this kernel and this processor can do."""
 
-import fcntl
 import os
 import socket
+from enum import StrEnum
 from pathlib import Path
 
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
+UDP_SEGMENT = 103
+UDP_GRO = 104
 """linux/udp.h; Linux 4.18 and 5.0."""
-_TUNGETFEATURES = 0x800454CF
-_IFF_VNET_HDR = 0x4000
-"""linux/if_tun.h."""
 
 
-def probe() -> dict[str, bool]:
-    """Kernel features for moving many packets in one system call, by name."""
-    return {
-        "udp_gso": _has_udp_option(_UDP_SEGMENT),
-        "udp_gro": _has_udp_option(_UDP_GRO),
-        "tun_vnet_hdr": _has_tun_vnet_header(),
-    }
+class Offload(StrEnum):
+    """What moves many packets in one system call, as `show` names it."""
+
+    TUN = "tun_offload"
+    """The TUN hands over and takes super-packets of TCP, without checksums."""
+    TUN_UDP = "tun_uso"
+    """And of UDP: Linux 6.2."""
+    UDP_GSO = "udp_gso"
+    UDP_GRO = "udp_gro"
+
+
+def allowed() -> frozenset[Offload]:
+    """Those that may be used: all, but for tests that name some, or none, in the environment."""
+    named = os.environ.get("GLORYTUN_TEST_OFFLOADS")
+    return frozenset(one for one in Offload if named is None or one in named.split())
+
+
+def has_udp_gso() -> bool:
+    """Whether sendmsg(2) splits what it is given: UDP_SEGMENT, Linux 4.18."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probed:
+        try:
+            # 0 is what it is without being set: udp_lib_setsockopt().
+            probed.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
+        except OSError:
+            return False
+        return True
 
 
 def aes_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -32,28 +48,3 @@ def aes_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return any(
         name.strip() in {"flags", "Features"} and "aes" in value.split() for name, _, value in named
     )
-
-
-def _has_udp_option(option: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probed:
-        try:
-            # 0 is what both are without being set: udp_lib_setsockopt().
-            probed.setsockopt(socket.SOL_UDP, option, 0)
-        except OSError:
-            return False
-        return True
-
-
-def _has_tun_vnet_header() -> bool:
-    try:
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        flags = bytearray(4)
-        fcntl.ioctl(descriptor, _TUNGETFEATURES, flags)
-        return bool(int.from_bytes(flags, "little") & _IFF_VNET_HDR)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ device's own queue, where the kernel manages it.
 """
 
 import errno
+from collections import deque
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
@@ -12,11 +13,18 @@ from glorytun.core.batch import Batch
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
+from glorytun.net.toobig import too_big
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
 
-BATCH = 64
-"""Datagrams or packets taken in one go, so that neither direction keeps the other waiting."""
+_NO_ROOM = {errno.EAGAIN, errno.ENOBUFS}
+TURNS_IN, TURNS_OUT = 4, 2
+"""Times that what waits in the socket, and in the TUN, is taken before the other has its turn.
+
+What the socket has no room for is lost after it used up the path, control messages too, and looks
+like a loss of the path's. What the TUN has no room for its sender learns of at once. So the socket
+comes first, and the TUN has one turn as long as it is not empty.
+"""
 
 
 class Pump:
@@ -39,6 +47,10 @@ class Pump:
         self._loop = loop
         self._on_send_failure = on_send_failure
         self._is_paused = False
+        self._is_behind = False
+        """Whether more waits in the socket than was taken in its turn."""
+        self._held: deque[Batch] = deque()
+        """Packets that were read, and are sent when a path has credit for them."""
         self._send_at: int | None = None
         """When the TUN may be read again, while that is known."""
         loop.add_reader(udp.fileno(), self._on_udp)
@@ -53,8 +65,8 @@ class Pump:
         if due_at is not None and now >= due_at:
             self._tunnel.on_timeout(now)
         self.flush()
-        if self._is_paused:
-            self._set_paused(now)
+        if self._is_paused and not self._set_paused(now) and self._held:
+            self._send_held(now)
 
     def drain(self, until: int) -> None:
         """Only deliver what still arrives, until then (µs since the epoch), and send nothing."""
@@ -81,24 +93,53 @@ class Pump:
 
     def _deliver(self) -> None:
         now = self._clock.now()
-        for _ in range(BATCH):
+        self._is_behind = True
+        for _ in range(TURNS_IN):
+            packets: list[Batch] = []
             received = self._udp.receive()
-            if received is None:
-                break
-            datagrams, path = received
-            for packets in self._tunnel.receive(datagrams, path, now):
-                self._tun.write(packets)
+            if self._udp.overflow:
+                self._tunnel.on_overflow(received[0][1], self._udp.overflow)
+            for datagrams, path in received:
+                packets += self._tunnel.receive(datagrams, path, now)
+            self._tun.write(packets)
+            if self._udp.is_drained:
+                self._is_behind = False
+                return
 
     def _on_tun(self) -> None:
         now = self._clock.now()
-        for _ in range(BATCH):
+        for _ in range(1 if self._is_behind else TURNS_OUT):
             if self._set_paused(now):
                 return
-            packets = self._tun.read()
-            if packets is None:
+            if not self._held:
+                self._held.extend(self._tun.read())
+            self._send_held(now)
+            if self._tun.is_drained:
                 return
-            for path, datagrams in self._tunnel.send(packets, now):
-                self._send(path, datagrams)
+
+    def _send_held(self, now: int) -> None:
+        """Send what was read, now that a path has credit, as far as that goes."""
+        held = self._held
+        while held:
+            packets = held.popleft()
+            sent = self._tunnel.send(packets, now)
+            if sent is not None:
+                rest = packets.count - sent.datagrams.count
+                if rest:
+                    held.appendleft(packets.run(sent.datagrams.count, rest))
+                self._send(*sent)
+            else:
+                self._answer_too_big(packets)
+            if held and self._set_paused(now):
+                return
+
+    def _answer_too_big(self, packets: Batch) -> None:
+        """Tell the sender of packets that were dropped what fits, if that is why."""
+        mtu = self._tunnel.mtu
+        if packets.size > mtu > 0:
+            answer = too_big(bytes(next(packets.rows())), mtu)
+            if answer is not None:
+                self._tun.write([Batch.of(answer)])
 
     def _set_paused(self, now: int) -> bool:
         """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""
@@ -117,5 +158,7 @@ class Pump:
         failure = self._udp.send(path, datagrams)
         if failure == errno.EMSGSIZE:
             self._tunnel.on_too_big(path, datagrams.size, self._clock.now())
+        elif failure in _NO_ROOM:
+            self._tunnel.on_unsent(path, datagrams)
         elif failure:
             self._on_send_failure(path, failure)

@@ -1,6 +1,8 @@
 """The TUN device: inner IP packets from and to the kernel, in batches.
 
-The numbers are those of linux/if_tun.h; how the calls fail is in drivers/net/tun.c.
+Where the kernel can, it hands over many packets of one flow as one, without checksums, and takes
+such: see `offload`. The numbers are those of linux/if_tun.h; how the calls fail is in
+drivers/net/tun.c.
 """
 
 import errno
@@ -9,11 +11,29 @@ import os
 import re
 import select
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
+from glorytun.net.checksum import fill_in
+from glorytun.net.features import Offload
+from glorytun.net.offload import (
+    NEEDS_CHECKSUM,
+    PLAIN,
+    ROWS_MAX,
+    SLACK,
+    VNET_SIZE,
+    Pieces,
+    SuperPacket,
+    Vnet,
+    datagrams_together,
+    merge,
+    split,
+)
+from glorytun.net.toobig import clamp_mss
 
 HEADROOM = TIME_SIZE
 """Bytes free before a packet that was read, for the time field."""
@@ -28,11 +48,34 @@ _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_MULTI_QUEUE = 0x0100
+_TUNSETOFFLOAD = 0x400454D0
+_CSUM_TSO = 0x01 | 0x02 | 0x04 | 0x08
+"""TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN."""
+_USO = 0x20 | 0x40
+"""TUN_F_USO4, TUN_F_USO6: either alone is refused."""
+_OFFLOADS = {
+    frozenset({Offload.TUN, Offload.TUN_UDP}): _CSUM_TSO | _USO,
+    frozenset({Offload.TUN}): _CSUM_TSO,
+}
+"""What to ask for, the most first."""
+_SHAPE = _IFF_TUN | _IFF_NO_PI
 _IFREQ = struct.Struct("16sH22x")
 _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
+_READS = 64
+"""Packets read in one go, ..."""
+_CALLS = 3
+_ROWS_SIZE = _CALLS * _PACKET_MAX
+"""... as long as their rows take no more bytes than this, and leave in so many calls."""
+_ROW_MAX = 200
+"""More than the headers of a row, and what is between it and the next, take."""
+_TRIES, _TRY_INTERVAL = 25, 20
+"""A device in use is asked for again, every so many ms: the last process may be about to end, and
+systemd to drop what it kept for it."""
+_SYN_MAX = 200
+"""More than a SYN without data takes."""
 _V4_HEADER = 20
 _V6_HEADER = 40
 
@@ -40,22 +83,51 @@ _V6_HEADER = 40
 class Tun:
     """One queue of a TUN device, non-blocking."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(
+        self, descriptor: int, name: str, *, offloads: frozenset[Offload] | None = None
+    ) -> None:
+        """`offloads` are those in use; None: the device has no vnet headers at all."""
         self.name = name
         self.skipped = 0
-        """Rows given to `write` that are no IP packet."""
+        """Rows given to `write` that are no IP packet, and super-packets of unknown kinds."""
         self.dropped = 0
         """Packets that the kernel didn't take."""
+        self.mtu = 0
+        """Of the tunnel, for which what TCP announces is corrected; 0: not known yet."""
+        self.offloads = offloads or frozenset()
+        self.is_drained = True
+        """Whether the last `read` took all there was."""
+        self._come_alone = True
+        """Whether the next one is to be passed on before anybody looks for another."""
         self._descriptor = descriptor
-        self._buffer = bytearray(HEADROOM + _PACKET_MAX + TAILROOM)
-        self._into = [memoryview(self._buffer)[HEADROOM : HEADROOM + _PACKET_MAX]]
+        self._has_vnet = offloads is not None
+        self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
+        """What was read, behind its vnet header."""
+        start = 0 if self._has_vnet else VNET_SIZE
+        self._into = [memoryview(self._read)[start : VNET_SIZE + _PACKET_MAX]]
+        self._buffer = Buffer(_ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX + SLACK)
+        self._size = 0
+        """Of what was read, if it is no super-packet, ..."""
+        self._vnet: Vnet | None = None
+        """... and what came with it."""
+        self._super: SuperPacket | None = None
+        """What was read and is not split to its end yet."""
+        self._split = 0
+        """Segments of it that were split."""
 
     @classmethod
-    def open(cls, name: str | None, *, persist: bool | None) -> "Tun":
+    def open(
+        cls,
+        name: str | None,
+        *,
+        persist: bool | None,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> "Tun":
         """Make the device, or attach to an existing one; None lets the kernel pick ``tun%d``.
 
         `persist` True or False decides whether it outlives this process, None leaves that as it
-        is (a new device doesn't). Raises DeviceError.
+        is (a new device doesn't). Of the offloads `allowed` those are used that the kernel has.
+        Raises DeviceError.
         """
         if name is not None and (not _NAME.fullmatch(name) or name in {".", ".."}):
             raise DeviceError(
@@ -64,7 +136,11 @@ class Tun:
             )
         descriptor = _open_control()
         try:
-            tun = cls(descriptor, _attach(descriptor, name))
+            has_vnet = Offload.TUN in allowed
+            name = _attach(descriptor, name, _SHAPE | (_IFF_VNET_HDR if has_vnet else 0))
+            # Also set to none: a device that was there before may still have those of another.
+            offloads = _set_offloads(descriptor, allowed)
+            tun = cls(descriptor, name, offloads=offloads if has_vnet else None)
             if persist is not None:
                 tun.set_persist(persist)
         except BaseException:
@@ -73,21 +149,30 @@ class Tun:
         return tun
 
     @classmethod
-    def adopt(cls, descriptor: int, name: str | None) -> "Tun | None":
+    def adopt(
+        cls,
+        descriptor: int,
+        name: str | None,
+        *,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> "Tun | None":
         """One that another process opened; None when it is not this device, or was deleted.
 
-        The descriptor is then still the caller's.
+        So it is when it has vnet headers and we want none, or the other way: that can't be
+        changed. The descriptor is then still the caller's.
         """
         try:
             answer = fcntl.ioctl(descriptor, _TUNGETIFF, bytes(_IFREQ.size))
         except OSError:
             return None
         found, flags = _IFREQ.unpack(answer)
-        shape = flags & (_IFF_TUN | _IFF_NO_PI | _IFF_MULTI_QUEUE | _IFF_VNET_HDR)
-        if _name(found) != name or shape != _IFF_TUN | _IFF_NO_PI:
+        has_vnet = Offload.TUN in allowed
+        shape = flags & (_SHAPE | _IFF_MULTI_QUEUE | _IFF_VNET_HDR)
+        if _name(found) != name or shape != _SHAPE | (_IFF_VNET_HDR if has_vnet else 0):
             return None
         os.set_blocking(descriptor, False)
-        return cls(descriptor, _name(found))
+        offloads = _set_offloads(descriptor, allowed)
+        return cls(descriptor, _name(found), offloads=offloads if has_vnet else None)
 
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
@@ -100,37 +185,115 @@ class Tun:
         if poll.poll(0):
             self.read()
 
-    def read(self) -> Batch | None:
-        """The next packet, or None when there is none.
+    def read(self) -> list[Batch]:
+        """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
-        The row has HEADROOM and TAILROOM bytes around it and is valid until the next call. Raises
-        DeviceError when the device was deleted.
+        The first of those that come one by one is returned by itself, without a look for more.
+        The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
+        Raises DeviceError when the device was deleted.
         """
+        batches: list[Batch] = []
+        at = HEADROOM
+        most, reads = 1 if self._come_alone else _READS, 0
+        while reads < most and at <= _ROWS_SIZE:
+            reads += 1
+            self.is_drained = self._super is None and not self._read_one()
+            if self.is_drained:
+                break
+            if self._super is not None:
+                rows = self._next_rows(self._super, batches, at)
+                if rows is None:
+                    break
+                at = append(batches, rows)
+            elif self._size:
+                at = self._take(batches, at)
+        self._come_alone = self.is_drained and reads <= 2
+        return batches
+
+    def _read_one(self) -> bool:
+        """Read a packet: a super-packet into `_super`, another of `_size` bytes."""
         try:
             size = os.readv(self._descriptor, self._into)
         except BlockingIOError:
-            return None
+            return False
         except OSError as error:
             raise DeviceError(
                 f"{self.name} can't be read any more: {_reason(error)}",
                 hint="was it deleted? start again",
             ) from error
-        return Batch(self._buffer, HEADROOM, size + OVERHEAD, 1, size, size)
+        self._vnet = None
+        if self._has_vnet:
+            size -= VNET_SIZE
+            self._vnet = Vnet.pull(self._read)
+            if self._vnet.kind:
+                self._super, self._split = SuperPacket.parse(self._read, size, self._vnet), 0
+                self.skipped += self._super is None
+                size = 0
+        self._size = size
+        return True
 
-    def write(self, batch: Batch) -> None:
-        """Hand each row to the kernel as one packet.
+    def _take(self, batches: list[Batch], at: int) -> int:
+        """Put the packet that was read into its row at `at`; where the next one goes."""
+        end, vnet = at + self._size, self._vnet
+        self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
+        if vnet is not None and vnet.flags & NEEDS_CHECKSUM:
+            fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
+        if self._size < _SYN_MAX and self.mtu:
+            clamp_mss(memoryview(self._buffer)[at:end], self.mtu)
+        return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
-        Rows that are no IP packet count as `skipped`, those that the kernel refuses (the device is
-        down or was deleted, no memory) as `dropped`.
+    def _next_rows(self, packet: SuperPacket, batches: list[Batch], at: int) -> Batch | None:
+        """The next segments of a super-packet; None if what was read before is enough.
+
+        Which is as many as leave in a few full calls: see `datagrams_together`.
         """
-        for row in batch.rows():
-            if not _is_packet(row):
-                self.skipped += 1
-                continue
-            try:
+        stride = packet.header + packet.segment + OVERHEAD
+        before = batches[-1].count if batches and batches[-1].stride == stride else 0
+        most = _CALLS * datagrams_together(stride) - before
+        if most <= 0:
+            return None
+        rows = split(packet, first=self._split, most=most, into=self._buffer, offset=at)
+        self._split += rows.count
+        if self._split == packet.segments:
+            self._super = None
+        return rows
+
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Hand each row to the kernel, as part of a super-packet where that can be made.
+
+        All lie in one buffer. Rows that are no IP packet count as `skipped`, those that the kernel
+        refuses (the device is down or was deleted, no memory) as `dropped`.
+        """
+        if self.offloads and _is_worth_merging(batches):
+            for count, pieces in merge(batches, udp=Offload.TUN_UDP in self.offloads):
+                if isinstance(pieces, memoryview):
+                    self._write_one(pieces)
+                else:
+                    self._write(pieces, count)
+            return
+        for batch in batches:
+            for row in batch.rows():
+                self._write_one(row)
+
+    def _write_one(self, row: memoryview) -> None:
+        if not _is_packet(row):
+            self.skipped += 1
+            return
+        if len(row) < _SYN_MAX and self.mtu:
+            clamp_mss(row, self.mtu)
+        try:
+            if self._has_vnet:
+                os.writev(self._descriptor, (PLAIN, row))
+            else:
                 os.write(self._descriptor, row)
-            except OSError:
-                self.dropped += 1
+        except OSError:
+            self.dropped += 1
+
+    def _write(self, pieces: Pieces, count: int) -> None:
+        try:
+            os.writev(self._descriptor, pieces)
+        except OSError:
+            self.dropped += count
 
     def set_persist(self, persist: bool) -> None:
         """Whether the device stays when this process ends. Raises DeviceError."""
@@ -141,8 +304,21 @@ class Tun:
             raise DeviceError(f"{self.name} can't be made {word}: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Detach; the device goes away unless it is persistent."""
+        """Detach; the device goes away unless it is persistent.
+
+        Then it has no offloads, which who opens it next may not know of.
+        """
+        if self.offloads:
+            _set_offloads(self._descriptor, frozenset())
         os.close(self._descriptor)
+
+
+def _is_worth_merging(batches: Sequence[Batch]) -> bool:
+    """Whether there are several rows, and what `merge` needs behind them."""
+    if not batches or (len(batches) == 1 and batches[0].count == 1):
+        return False
+    last = batches[-1]
+    return last.offset + last.count * last.stride + SLACK <= len(last.buffer)
 
 
 def _is_packet(row: memoryview) -> bool:
@@ -170,15 +346,30 @@ def _open_control() -> int:
         ) from error
 
 
-def _attach(descriptor: int, name: str | None) -> str:
+def _set_offloads(descriptor: int, allowed: frozenset[Offload]) -> frozenset[Offload]:
+    """Ask the kernel for as many as it has; which these are."""
+    for offloads, bits in _OFFLOADS.items():
+        if offloads <= allowed:
+            with suppress(OSError):
+                fcntl.ioctl(descriptor, _TUNSETOFFLOAD, bits)
+                return offloads
+    with suppress(OSError):
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, 0)
+    return frozenset()
+
+
+def _attach(descriptor: int, name: str | None, flags: int) -> str:
     """The name of the device that the descriptor then stands for."""
     # An empty name means tun%d to the kernel.
-    request = _IFREQ.pack((name or "").encode(), _IFF_TUN | _IFF_NO_PI)
-    try:
-        answer = fcntl.ioctl(descriptor, _TUNSETIFF, request)
-    except OSError as error:
-        raise _attach_error(error, name) from error
-    return _name(_IFREQ.unpack(answer)[0])
+    request = _IFREQ.pack((name or "").encode(), flags)
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return _name(_IFREQ.unpack(fcntl.ioctl(descriptor, _TUNSETIFF, request))[0])
+        except OSError as error:
+            if error.errno != errno.EBUSY or not tries_left:
+                raise _attach_error(error, name) from error
+        select.poll().poll(_TRY_INTERVAL)
+    raise AssertionError
 
 
 def _name(field: bytes) -> str:

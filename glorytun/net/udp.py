@@ -5,9 +5,11 @@ Numbers that Python doesn't name are those of linux/in.h, linux/in6.h and asm-ge
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Container
+from contextlib import suppress
 
 from glorytun.core.address import (
     ANY,
@@ -18,8 +20,10 @@ from glorytun.core.address import (
     format_address,
     is_v4,
 )
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
+from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
+from glorytun.net.offload import datagrams_together
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
@@ -27,6 +31,7 @@ _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_PROBE = 3
 """Don't fragment, and ignore what ICMP says of the path's MTU: ip(7)."""
 _SO_MARK = 36
+_SO_RXQ_OVFL = 40
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _U32 = struct.Struct("=I")
@@ -34,13 +39,24 @@ _V4_PKTINFO = struct.Struct("=I4s4s")
 """struct in_pktinfo: interface, local address, destination address in the header."""
 _V6_PKTINFO = struct.Struct("=16sI")
 """struct in6_pktinfo: address, interface."""
-_PKTINFO_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size)
+_U16 = struct.Struct("=H")
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size) + 2 * socket.CMSG_SPACE(_U32.size)
 
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
 
 _DATAGRAM_MAX = 65536
 """No UDP payload is longer, so that none is ever truncated."""
+_ROWS_SIZE = 4 * _DATAGRAM_MAX
+"""Room for what is taken in one go; the last of it may be a whole run of datagrams."""
+_SLACK = 128
+"""What moves packets further may look at so many bytes behind the last."""
+_RECEIVED_MAX = 64
+"""Calls in one go."""
+_NO_SEGMENTS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
+"""How it fails where the same datagrams may yet leave one by one: udp_send_skb()."""
+_FULL_TIME = 5
+"""ms that are waited for room in the socket's buffer, before what doesn't fit is dropped."""
 _BUFFER_BYTES = 8 << 20
 """Of the socket, each way: about 60 ms at 1 Gbit/s."""
 _CACHED_PATHS = 1024
@@ -53,7 +69,14 @@ _Ancillary = list[tuple[int, int, bytes]]
 class UdpSocket:
     """One non-blocking UDP socket for all paths, over IPv4, IPv6 or both."""
 
-    def __init__(self, bound_socket: socket.socket, *, v4: bool, v6: bool) -> None:
+    def __init__(
+        self,
+        bound_socket: socket.socket,
+        *,
+        v4: bool,
+        v6: bool,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> None:
         self.v4 = v4
         """Whether it can reach IPv4 addresses."""
         self.v6 = v6
@@ -61,8 +84,18 @@ class UdpSocket:
         self._socket = bound_socket
         self.bound = endpoint_of(bound_socket.getsockname())
         """What it is bound to; ``0.0.0.0`` is mapped here as every IPv4 address is."""
-        self._buffer = bytearray(_DATAGRAM_MAX)
-        self._into = [self._buffer]
+        self.offloads = _set_offloads(bound_socket, allowed)
+        """Those in use."""
+        self.is_drained = True
+        """Whether the last `receive` took all there was."""
+        self.overflow = 0
+        """Datagrams that the socket had no room for before those that `receive` gave last."""
+        self._overflows: int | None = 0
+        """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
+        self._come_alone = True
+        """Whether the next one is to be passed on before anybody looks for another."""
+        self._buffer = Buffer(_ROWS_SIZE + _SLACK)
+        self._view = memoryview(self._buffer)
         self._received: dict[tuple[object, bytes], PathId] = {}
         self._interfaces: dict[bytes, int] = {}
         self._unsourced: Container[PathId] = ()
@@ -71,11 +104,19 @@ class UdpSocket:
         """The byte in the IP header (DSCP << 2) of what is sent."""
 
     @classmethod
-    def open(cls, address: str, port: int, *, traffic_class: int = TRAFFIC_CLASS) -> "UdpSocket":
+    def open(
+        cls,
+        address: str,
+        port: int,
+        *,
+        traffic_class: int = TRAFFIC_CLASS,
+        allowed: frozenset[Offload] = frozenset(Offload),
+    ) -> "UdpSocket":
         """Bind to an IP address of this host; ``0.0.0.0`` is all of IPv4, ``::`` all of both.
 
         A link-local address needs its interface: ``fe80::1%eth0``. Port 0 lets the kernel pick.
-        `traffic_class` is the byte in the IP header (DSCP << 2). Raises SocketError.
+        `traffic_class` is the byte in the IP header (DSCP << 2). Of the offloads `allowed` those
+        are used that the kernel has. Raises SocketError.
         """
         family, where = _parse(address, port)
         v6 = family == socket.AF_INET6
@@ -89,7 +130,7 @@ class UdpSocket:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not v4))
             _set_options(opened, v4=v4, v6=v6)
             opened.bind(where)
-            bound = cls(opened, v4=v4, v6=v6)
+            bound = cls(opened, v4=v4, v6=v6, allowed=allowed)
             bound.set_traffic_class(traffic_class)
         except OSError as error:
             opened.close()
@@ -98,7 +139,13 @@ class UdpSocket:
 
     @classmethod
     def adopt(
-        cls, descriptor: int, address: str, port: int, *, traffic_class: int = TRAFFIC_CLASS
+        cls,
+        descriptor: int,
+        address: str,
+        port: int,
+        *,
+        traffic_class: int = TRAFFIC_CLASS,
+        allowed: frozenset[Offload] = frozenset(Offload),
     ) -> "UdpSocket | None":
         """One that another process opened; None when it isn't bound to this.
 
@@ -117,7 +164,8 @@ class UdpSocket:
                 return None
             opened.setblocking(False)
             _set_options(opened, v4=v4, v6=v6)
-            bound = cls(opened, v4=v4, v6=v6)
+            bound = cls(opened, v4=v4, v6=v6, allowed=allowed)
+            bound._overflows = None
             bound.set_traffic_class(traffic_class)
         except OSError as error:
             opened.close()
@@ -128,24 +176,53 @@ class UdpSocket:
         """For poll(2)."""
         return self._socket.fileno()
 
-    def receive(self) -> tuple[Batch, PathId] | None:
-        """The next datagram and the path it came on, or None when there is none.
+    def receive(self) -> list[tuple[Batch, PathId]]:
+        """The datagrams that are waiting, each batch with the path it came on; see `is_drained`.
 
-        The path's local address is the one the datagram was sent to. The row is valid until the
-        next call. Raises SocketError when the socket is of no use any more.
+        The first of those that come one by one is returned by itself, without a look for more.
+        The path's local address is the one the datagrams were sent to. The rows lie in one buffer
+        and are valid until the next call. Raises SocketError when the socket is of no use any more.
         """
-        try:
-            size, ancillary, _, source = self._socket.recvmsg_into(self._into, _PKTINFO_SPACE)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise SocketError(
-                f"nothing can be received on {self.bound} any more: {_reason(error)}",
-                hint="start again",
-            ) from error
-        info = ancillary[0][2]
-        path = self._received.get((source, info)) or self._learn(source, info)
-        return Batch(self._buffer, 0, size, 1, size, size), path
+        received: list[tuple[Batch, PathId]] = []
+        batches: list[Batch] = []
+        """Those of the last path."""
+        at = self.overflow = 0
+        self.is_drained = False
+        most, calls = 1 if self._come_alone else _RECEIVED_MAX, 0
+        while calls < most and at <= _ROWS_SIZE - _DATAGRAM_MAX:
+            calls += 1
+            into = (self._view[at : at + _DATAGRAM_MAX],)
+            try:
+                size, ancillary, _, source = self._socket.recvmsg_into(into, _ANCILLARY_SPACE)
+            except BlockingIOError:
+                self.is_drained = True
+                break
+            except OSError as error:
+                raise SocketError(
+                    f"nothing can be received on {self.bound} any more: {_reason(error)}",
+                    hint="start again",
+                ) from error
+            info, segment, overflows = _pull_ancillary(ancillary)
+            path = self._received.get((source, info)) or self._learn(source, info)
+            if received and received[-1][1] != path:
+                batches = []
+            known = len(batches)
+            if 0 < segment < size:
+                count = -(-size // segment)
+                last = size - (count - 1) * segment
+                at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
+            else:
+                at = append_row(batches, self._buffer, at, size, gap=0)
+            if overflows != self._overflows:
+                # Those that are gone were like this one, as far as can be known.
+                before = overflows if self._overflows is None else self._overflows
+                gone = (overflows - before) & 0xFFFFFFFF
+                self.overflow += gone * max(1, size // (segment or size or 1))
+                self._overflows = overflows
+            if len(batches) > known:
+                received.append((batches[-1], path))
+        self._come_alone = self.is_drained and calls <= 2
+        return received
 
     def send(self, path: PathId, batch: Batch) -> int:
         """Send each row as one datagram from the path's local address; ANY: the kernel picks one.
@@ -155,13 +232,65 @@ class UdpSocket:
         if not self.v6 and not is_v4(path.remote.address):
             return errno.EAFNOSUPPORT
         ancillary, destination = self._sent.get(path) or self._encode(path)
+        if batch.count == 1 or batch.stride != batch.size or Offload.UDP_GSO not in self.offloads:
+            return self._send_rows(batch, ancillary, destination)
         failure = 0
+        most = datagrams_together(batch.size)
+        for first in range(0, batch.count, most):
+            part = batch.run(first, min(most, batch.count - first))
+            failure = self._send_segments(part, ancillary, destination) or failure
+        return failure
+
+    def _send_segments(
+        self, batch: Batch, ancillary: _Ancillary, destination: _SocketAddress
+    ) -> int:
+        data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.total()]
+        segments = (socket.SOL_UDP, UDP_SEGMENT, _U16.pack(batch.size))
+        failure = self._send_one(data, [*ancillary, segments], destination)
+        if failure not in _NO_SEGMENTS:
+            return failure
+        rows_failure = self._send_rows(batch, ancillary, destination)
+        if failure == errno.EIO and not rows_failure:
+            self.offloads -= {Offload.UDP_GSO}  # A device without checksums, or IPsec.
+        return rows_failure
+
+    def _send_rows(self, batch: Batch, ancillary: _Ancillary, destination: _SocketAddress) -> int:
+        if batch.count == 1:
+            data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.size]
+            return self._send_one(data, ancillary, destination)
+        failure, send = 0, self._socket.sendmsg
         for row in batch.rows():
             try:
-                self._socket.sendmsg((row,), ancillary, 0, destination)
+                send((row,), ancillary, 0, destination)
+            except BlockingIOError:
+                failure = self._send_late(row, ancillary, destination) or failure
             except OSError as error:
-                failure = failure or error.errno or errno.EIO
+                failure = error.errno or errno.EIO
         return failure
+
+    def _send_one(
+        self, data: memoryview, ancillary: _Ancillary, destination: _SocketAddress
+    ) -> int:
+        try:
+            self._socket.sendmsg((data,), ancillary, 0, destination)
+        except BlockingIOError:
+            return self._send_late(data, ancillary, destination)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    def _send_late(
+        self, data: memoryview, ancillary: _Ancillary, destination: _SocketAddress
+    ) -> int:
+        """Wait a little for the interface, whose queue is full: what waits elsewhere isn't lost."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        poll.poll(_FULL_TIME)
+        try:
+            self._socket.sendmsg((data,), ancillary, 0, destination)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
 
     def set_interfaces(
         self, interfaces: dict[bytes, int], *, unsourced: Container[PathId] = ()
@@ -238,6 +367,30 @@ class UdpSocket:
         return encoded
 
 
+def _pull_ancillary(ancillary: _Ancillary) -> tuple[bytes, int, int]:
+    """What came with a datagram: the packet info, the size of its segments if it has any, and how
+    many the socket had no room for until now."""
+    info, segment, overflows = b"", 0, 0
+    for level, _, data in ancillary:
+        if level == socket.SOL_UDP:
+            segment = _U32.unpack(data)[0]
+        elif level == socket.SOL_SOCKET:
+            overflows = _U32.unpack(data)[0]
+        else:
+            info = data
+    return info, segment, overflows
+
+
+def _set_offloads(opened: socket.socket, allowed: frozenset[Offload]) -> frozenset[Offload]:
+    """Which of those allowed the kernel has; also switches off what another process left on."""
+    used = {Offload.UDP_GSO} if Offload.UDP_GSO in allowed and has_udp_gso() else set()
+    wanted = Offload.UDP_GRO in allowed
+    with suppress(OSError):
+        opened.setsockopt(socket.SOL_UDP, UDP_GRO, int(wanted))
+        used |= {Offload.UDP_GRO} if wanted else set()
+    return frozenset(used)
+
+
 def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddress]:
     """The family and socket address of a numeric address."""
     flags = socket.AI_NUMERICHOST
@@ -276,6 +429,7 @@ def _set_options(opened: socket.socket, *, v4: bool, v6: bool) -> None:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     _set_buffer(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
     _set_buffer(opened, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
 

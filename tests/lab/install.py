@@ -22,7 +22,7 @@ HOST = "host"
 SUITES = ("bookworm", "trixie")
 """Debian 12 and 13."""
 DEPENDENCIES = (
-    *("python3-nacl", "python3-cryptography", "python3-pyroute2"),
+    *("python3-nacl", "python3-cryptography", "python3-numpy", "python3-pyroute2"),
     # Of the wizard and what it sets up.
     *("python3-dbus-next", "python3-jinja2", "python3-segno", "nftables"),
 )

@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from glorytun.core.batch import Batch
 from glorytun.errors import DeviceError
 from glorytun.net import links
+from glorytun.net.features import Offload
 from glorytun.net.tun import HEADROOM, Tun
 from tests.netns.topology import Host, Lab
 from tests.netns.wait import wait_for
@@ -82,14 +84,14 @@ def reply_to(packet: bytes) -> bytes | None:
 
 def answer_ping(tun: Tun) -> bytes | None:
     """Answer the next packet if it is a ping, and return it."""
-    batch = tun.read()
-    if batch is None:
+    packets = [bytes(row) for batch in tun.read() for row in batch.rows()]
+    if not packets:
         return None
-    packet = b"".join(bytes(row) for row in batch.rows())
+    (packet,) = packets
     answer = reply_to(packet)
     if answer is None:
         return None
-    tun.write(Batch.of(answer))
+    tun.write([Batch.of(answer)])
     return packet
 
 
@@ -115,8 +117,7 @@ def test_ping(host: Host, tun: Tun, address: str, size: int) -> None:
 def test_room_around_a_packet(host: Host, tun: Tun) -> None:
     """What is read lies where it can be sealed in place."""
     host.ping("10.9.1.2", count=1, wait=0.01)
-    batch = wait_for(tun.read, timeout=5, what="a packet")
-    assert batch
+    (batch, *_) = wait_for(tun.read, timeout=5, what="a packet") or []
     assert batch.offset == HEADROOM
     assert batch.count == 1
     assert next(batch.rows())[0] >> 4 in {4, 6}
@@ -208,17 +209,17 @@ def test_device_that_is_down(host: Host, tun: Tun) -> None:
     """Packets are dropped and counted; nothing raises."""
     host.ip("link set tun0 down")
     packet = bytes.fromhex("4500001400000000400100000a0901020a090101")
-    tun.write(Batch.of(packet))
+    tun.write([Batch.of(packet)])
     assert (tun.skipped, tun.dropped) == (0, 1)
     # What the kernel queued before comes out still.
-    wait_for(lambda: tun.read() is None, timeout=5, what="an empty queue")
+    wait_for(lambda: not tun.read(), timeout=5, what="an empty queue")
 
 
 def test_device_that_was_deleted(host: Host) -> None:
     """Reading says so, writing doesn't."""
     opened = open_tun(host, "tun4")
     host.ip("link delete tun4")
-    opened.write(Batch.of(bytes.fromhex("4500001400000000400100000a0901020a090101")))
+    opened.write([Batch.of(bytes.fromhex("4500001400000000400100000a0901020a090101"))])
     assert opened.dropped == 1
     with pytest.raises(DeviceError) as caught:
         opened.read()
@@ -260,3 +261,47 @@ def test_what_is_no_device_of_ours(host: Host) -> None:
         assert Tun.adopt(other, "tun7") is None
         os.close(other)
     os.close(ends[1])
+
+
+@pytest.mark.parametrize("allowed", [frozenset(Offload), frozenset({Offload.TUN}), frozenset()])
+def test_offloads(host: Host, allowed: frozenset[Offload]) -> None:
+    """Those that are allowed and there are in use, and the device says so."""
+    opened = host.within(lambda: Tun.open("tun8", persist=None, allowed=allowed))
+    assert opened.offloads <= allowed
+    features = host.run("ethtool", "-k", "tun8", check=False).stdout
+    if features:
+        assert ("tcp-segmentation-offload: on" in features) == (Offload.TUN in allowed)
+    opened.close()
+
+
+def test_offloads_do_not_outlive_us(host: Host) -> None:
+    """Who opens a persistent device afterwards, without them, gets packets and nothing else."""
+    open_tun(host, "tun8", persist=True).close()
+    plain = host.within(lambda: Tun.open("tun8", persist=False, allowed=frozenset()))
+    host.ip("addr add 10.9.8.1/24 dev tun8", "link set tun8 up")
+    host.run("ping", "-c", "1", "-W", "1", "10.9.8.2", check=False)
+    batches = wait_for(plain.read, timeout=5, what="the ping")
+    assert batches
+    assert next(batches[-1].rows())[0] >> 4 in {4, 6}
+    plain.close()
+
+
+@pytest.mark.parametrize("before", [frozenset(Offload), frozenset[Offload]()])
+def test_a_device_of_another_shape_is_not_adopted(host: Host, before: frozenset[Offload]) -> None:
+    """With vnet headers or without, that can't be changed."""
+    first = host.within(lambda: Tun.open("tun8", persist=None, allowed=before))
+    left = os.dup(first.fileno())
+    first.close()
+    assert Tun.adopt(left, "tun8", allowed=frozenset(Offload) - before) is None
+    adopted = Tun.adopt(left, "tun8", allowed=before)
+    assert adopted
+    adopted.close()
+
+
+def test_a_device_that_is_let_go_is_waited_for(host: Host) -> None:
+    """The last process may still hold it for a moment."""
+    first = open_tun(host, "tun8", persist=True)
+    letting_go = threading.Timer(0.1, first.close)
+    letting_go.start()
+    open_tun(host, "tun8", persist=False).close()
+    letting_go.join()

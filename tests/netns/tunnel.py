@@ -367,6 +367,7 @@ class Tunnels:
         *,
         family: Family = 4,
         links: int = 1,
+        rate: Sequence[str] = RATE,
         client_options: dict[str, Any] | None = None,
         server_options: dict[str, Any] | None = None,
     ) -> Pair[C, S]:
@@ -381,5 +382,5 @@ class Tunnels:
         pair.server.start()
         pair.client.start()
         for link in range(1, links + 1):
-            pair.client.path(topology.client_address(link, family), "up", *RATE)
+            pair.client.path(topology.client_address(link, family), "up", *rate)
         return pair

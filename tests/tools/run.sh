@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -24,6 +24,11 @@ bash-completion zsh fish  shells whose completion is tested
 $packages_deb
 man-db                  shows the manual pages of the Debian package
 systemd-container       boots them
+"
+
+packages_bench="$packages_demo
+iputils-ping            ping: round trips
+iperf3                  loads
 "
 
 say() { printf '%s\n' "$*" >&2; }
@@ -76,6 +81,7 @@ make_venv() {
 set_up() {
     case $1 in
     demo) install_packages "$packages_demo"; make_venv aegis,demo ;;
+    bench) install_packages "$packages_bench"; make_venv aegis,demo ;;
     test) install_packages "$packages_test"; make_venv aegis,demo,test ;;
     esac
 }
@@ -123,6 +129,10 @@ demo)
     need_root "makes network namespaces"
     set_up demo
     exec "$venv/bin/python" -m tests.demo "$@" ;;
+bench)
+    need_root "makes network namespaces"
+    set_up bench
+    exec "$venv/bin/python" -m tests.bench "$@" ;;
 deb)
     need_root "unpacks a clean Debian"
     install_packages "$packages_deb"
@@ -136,6 +146,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|lab|demo|deb|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac

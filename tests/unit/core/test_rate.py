@@ -78,6 +78,8 @@ class Link:
         self.random = Random(1)
         self.now = NOW
         self.busy_until = NOW
+        self.payload = 1.0
+        """The share of what is sent that isn't overhead."""
         self.sent = 0
         self.taken = 0
         """What the queue had room for, which all arrives."""
@@ -119,17 +121,20 @@ class Link:
         arrived_at += self.random.randrange(self.jitter) if self.jitter else 0
         reply = {
             "sent_at": self.now,
-            "sent": self.sent,
+            "sent": int(self.sent * self.payload),
+            "frames": self.sent,
             "at": arrived_at + self.clock_offset,
-            "received": self.taken,
+            "received": int(self.taken * self.payload),
             "trip": arrived_at + self.delay - self.now,
         }
         self._replies.append((arrived_at + self.delay, reply))
 
 
-def test_estimator_finds_the_rate_of_a_link() -> None:
+@pytest.mark.parametrize("payload", [1.0, 0.5])
+def test_estimator_finds_the_rate_of_a_link(payload: float) -> None:
     """From no limit at all, the rate of a 20 Mbit/s queue is found within a few seconds."""
     link = Link().rest()
+    link.payload = payload
     link.run(5 * SECOND)
     rates = []
     for _ in range(200):
@@ -160,9 +165,11 @@ def test_jitter_costs_no_throughput(offered: int, least: int) -> None:
     assert (link.taken - before) // 60 >= least
 
 
-def test_estimator_grows_back() -> None:
+@pytest.mark.parametrize("payload", [1.0, 0.5])
+def test_estimator_grows_back(payload: float) -> None:
     """When a link that was slow for a while is fast again, so is the rate, within seconds."""
     link = Link(rate=LINK // 4).rest()
+    link.payload = payload
     link.run(10 * SECOND)
     assert link.estimator.rate <= LINK // 2
     link.rate = LINK
@@ -209,8 +216,9 @@ def feed(estimator: RateEstimator, *, beats: range, trip: int = 40_000, first: i
     for beat in beats:
         total = (beat - first) * LINK // 20
         sent_at = NOW + beat * 100_000
+        sent = beat * LINK // 20
         estimator.add(
-            sent_at=sent_at, sent=beat * LINK // 20, at=sent_at, received=total, trip=trip
+            sent_at=sent_at, sent=sent, frames=sent, at=sent_at, received=total, trip=trip
         )
 
 
@@ -245,6 +253,7 @@ def test_one_long_delay_is_a_hiccup(hiccups: int, falls: bool) -> None:
         estimator.add(
             sent_at=sent_at,
             sent=beat * LINK // 20,
+            frames=beat * LINK // 20,
             at=sent_at,
             received=received,
             trip=140_000 if late else 40_000,

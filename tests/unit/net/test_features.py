@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from glorytun.net import features
+from glorytun.net.features import Offload
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,20 @@ def test_no_cpuinfo(tmp_path: Path) -> None:
     assert features.aes_hardware(tmp_path / "cpuinfo") is False
 
 
-def test_probe() -> None:
-    """Every feature is a plain yes or no."""
-    found = features.probe()
-    assert set(found) == {"udp_gso", "udp_gro", "tun_vnet_hdr"}
-    assert all(isinstance(value, bool) for value in found.values())
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (None, set(Offload)),
+        ("", set()),
+        ("udp_gro  tun_offload", {Offload.UDP_GRO, Offload.TUN}),
+        ("nonsense", set()),
+    ],
+)
+def test_offloads_can_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, expected: set[Offload]
+) -> None:
+    """All are used, unless a variable names some."""
+    monkeypatch.delenv("GLORYTUN_TEST_OFFLOADS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("GLORYTUN_TEST_OFFLOADS", named)
+    assert features.allowed() == expected

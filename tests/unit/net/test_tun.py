@@ -29,21 +29,20 @@ def ends() -> Iterator[tuple[Tun, socket.socket]]:
 def test_read(ends: tuple[Tun, socket.socket]) -> None:
     """A packet comes with room for the time field and the tag around it."""
     tun, far = ends
-    assert tun.read() is None
+    assert tun.read() == []
     far.send(V4)
-    batch = tun.read()
-    assert batch is not None
+    (batch,) = tun.read()
     assert [bytes(row) for row in batch.rows()] == [V4]
     assert batch.offset == HEADROOM
     assert len(batch.buffer) >= HEADROOM + 65536 + TAILROOM
-    assert tun.read() is None
+    assert tun.read() == []
 
 
 def test_write(ends: tuple[Tun, socket.socket]) -> None:
     """Each row is one packet."""
     tun, far = ends
-    tun.write(Batch(bytearray(b"123" + V4 + b"67" + V4[:-1]), 3, len(V4) + 2, 2, len(V4), 23))
-    tun.write(Batch.of(V6))
+    tun.write([Batch(bytearray(b"123" + V4 + b"67" + V4[:-1]), 3, len(V4) + 2, 2, len(V4), 23)])
+    tun.write([Batch.of(V6)])
     assert far.recv(100) == V4
     # The second row is a byte too short for its length field.
     assert far.recv(100) == V6
@@ -68,7 +67,7 @@ def test_write(ends: tuple[Tun, socket.socket]) -> None:
 def test_what_is_no_packet_is_skipped(ends: tuple[Tun, socket.socket], row: bytes) -> None:
     """The kernel never sees it."""
     tun, far = ends
-    tun.write(Batch.of(row))
+    tun.write([Batch.of(row)])
     with pytest.raises(BlockingIOError):
         far.recv(100)
     assert (tun.skipped, tun.dropped) == (1, 0)
@@ -77,7 +76,7 @@ def test_what_is_no_packet_is_skipped(ends: tuple[Tun, socket.socket], row: byte
 def test_padding_behind_a_packet_is_fine(ends: tuple[Tun, socket.socket]) -> None:
     """As a link layer may add it."""
     tun, far = ends
-    tun.write(Batch.of(V4 + b"\0"))
+    tun.write([Batch.of(V4 + b"\0")])
     assert far.recv(100) == V4 + b"\0"
 
 
@@ -85,7 +84,7 @@ def test_would_block_is_counted(ends: tuple[Tun, socket.socket]) -> None:
     """What doesn't fit is dropped, as a full network device does."""
     tun, _ = ends
     for _ in range(10_000):
-        tun.write(Batch.of(V4))
+        tun.write([Batch.of(V4)])
     assert tun.dropped > 0
     assert tun.skipped == 0
 

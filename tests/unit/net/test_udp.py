@@ -1,6 +1,8 @@
 """The UDP socket on loopback, and every message it has for a user."""
 
 import errno
+import os
+import select
 import socket
 
 import pytest
@@ -9,6 +11,7 @@ from glorytun.core.address import ANY, Endpoint, PathId, pack_address
 from glorytun.core.batch import Batch
 from glorytun.errors import SocketError
 from glorytun.net import udp
+from glorytun.net.features import Offload
 from glorytun.net.udp import UdpSocket
 from tests.netns.wait import wait_for
 
@@ -16,10 +19,10 @@ LOOPBACK = pack_address("127.0.0.1")
 
 
 def await_datagram(receiver: UdpSocket) -> tuple[Batch, PathId]:
-    """The next datagram."""
+    """The next datagrams."""
     received = wait_for(receiver.receive, timeout=5, what="a datagram")
     assert received
-    return received
+    return received[0]
 
 
 def test_sends_every_row() -> None:
@@ -27,12 +30,13 @@ def test_sends_every_row() -> None:
     sender, receiver = UdpSocket.open("127.0.0.1", 0), UdpSocket.open("127.0.0.1", 0)
     path = PathId(LOOPBACK, receiver.bound)
     assert sender.send(path, Batch(bytearray(b"-abc-def-g"), 1, 4, 3, 3, 1)) == 0
-    for expected in (b"abc", b"def", b"g"):
-        received = await_datagram(receiver)
-        batch, path = received
-        assert [bytes(row) for row in batch.rows()] == [expected]
+    received: list[bytes] = []
+    while len(received) < 3:
+        batch, path = await_datagram(receiver)
+        received += [bytes(row) for row in batch.rows()]
         assert path == PathId(LOOPBACK, sender.bound)
-    assert receiver.receive() is None
+    assert received == [b"abc", b"def", b"g"]
+    assert receiver.receive() == []
     sender.close()
     receiver.close()
 
@@ -186,3 +190,64 @@ def test_unprivileged_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     udp._set_options(Refusing(), v4=True, v6=False)  # type: ignore[arg-type]  # has what is used
     assert tried[-4:] == [33, socket.SO_RCVBUF, 32, socket.SO_SNDBUF]
+
+
+def fill(sender: UdpSocket, receiver: UdpSocket, count: int) -> int:
+    """Send so many datagrams to a socket with little room; how many it still gave."""
+    receiver._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    path = PathId(LOOPBACK, receiver.bound)
+    for _ in range(count):
+        assert sender.send(path, Batch.of(bytes(1000))) == 0
+    received = 0
+    while batches := receiver.receive():
+        received += sum(batch.count for batch, _ in batches)
+    return received
+
+
+def test_what_there_was_no_room_for_is_counted() -> None:
+    """With the next datagram that comes."""
+    sender, receiver = UdpSocket.open("127.0.0.1", 0), UdpSocket.open("127.0.0.1", 0)
+    received = fill(sender, receiver, 50)
+    assert 0 < received < 50
+    assert receiver.overflow == 0
+    assert sender.send(PathId(LOOPBACK, receiver.bound), Batch.of(b"x")) == 0
+    await_datagram(receiver)
+    assert receiver.overflow == 50 - received
+    assert receiver.receive() == []
+    assert receiver.overflow == 0
+    sender.close()
+    receiver.close()
+
+
+def test_what_the_last_process_had_no_room_for_is_not_counted() -> None:
+    """It is not known how much of that was counted then."""
+    sender, first = UdpSocket.open("127.0.0.1", 0), UdpSocket.open("127.0.0.1", 0)
+    assert fill(sender, first, 50) < 50
+    left = os.dup(first.fileno())
+    adopted = UdpSocket.adopt(left, "127.0.0.1", first.bound.port)
+    first.close()
+    assert adopted
+    assert sender.send(PathId(LOOPBACK, adopted.bound), Batch.of(b"x")) == 0
+    await_datagram(adopted)
+    assert adopted.overflow == 0
+    adopted.close()
+    sender.close()
+
+
+@pytest.mark.parametrize("allowed", [frozenset(Offload), frozenset[Offload]()])
+@pytest.mark.parametrize(("count", "last"), [(1, 1000), (2, 1), (64, 1000), (200, 999)])
+def test_offloads_change_nothing(allowed: frozenset[Offload], count: int, last: int) -> None:
+    """Many datagrams arrive as they were sent, in one call or in many."""
+    sender = UdpSocket.open("127.0.0.1", 0, allowed=allowed)
+    receiver = UdpSocket.open("127.0.0.1", 0, allowed=allowed)
+    assert sender.offloads <= allowed
+    data = os.urandom((count - 1) * 1000 + last)
+    path = PathId(LOOPBACK, receiver.bound)
+    assert sender.send(path, Batch(bytearray(data), 0, 1000, count, 1000, last)) == 0
+    rows: list[bytes] = []
+    while len(rows) < count:
+        wait_for(lambda: select.select([receiver.fileno()], [], [], 0)[0], timeout=5, what="more")
+        rows += [bytes(row) for batch, _ in receiver.receive() for row in batch.rows()]
+    assert rows == [data[at : at + 1000] for at in range(0, len(data), 1000)]
+    sender.close()
+    receiver.close()

@@ -1,0 +1,549 @@
+"""Super-packets: what the kernel hands over, or takes, as one packet for many of one flow.
+
+`split` does what the kernel's segmentation does to one (tcp_gso_segment(), __udp_gso_segment()),
+`merge` what its receive offload does to many (tcp_gro_receive()). Both are exact: what was split
+and merged, or merged here and split by the kernel, is byte for byte what it was. What can't be
+merged so is passed on as it is. There is no system call in here.
+
+A super-packet has a `struct virtio_net_hdr` before it (linux/virtio_net.h).
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from glorytun.core.batch import Batch, append
+from glorytun.core.wire import OVERHEAD
+from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
+
+VNET_SIZE = 10
+NEEDS_CHECKSUM = 1
+"""The flag of a packet whose checksum is left to the device."""
+PLAIN = bytes(VNET_SIZE)
+"""The header of a packet that is complete."""
+ROWS_MAX = 64
+"""Of what one call splits, and of what is merged into one: UDP_MAX_SEGMENTS of older kernels."""
+PACKET_MAX = 65535
+_DATAGRAMS_MAX = PACKET_MAX - 20 - 8
+"""Bytes of datagrams in one call with UDP_SEGMENT: they make one packet of IPv4 at first."""
+SLACK = 128
+"""Bytes of a buffer behind the last row that `split` may write, or `merge` read."""
+
+_VNET = struct.Struct("=BBHHHH")
+_TCP4, _TCP6, _UDP, _ECN = 1, 4, 5, 0x80
+_PROTO_TCP, _PROTO_UDP = 6, 17
+_V4_HEADER, _V6_HEADER, _UDP_HEADER, _TCP_HEADER = 20, 40, 8, 20
+_FLAGS, _TCP_CHECKSUM, _UDP_CHECKSUM = 13, 16, 6
+"""Where these are in the headers of TCP and UDP."""
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_ONLY_ACK, _ACK = 0x36, 0x10
+"""Of SYN, RST, URG and ACK the last alone is set in what may be merged."""
+_START = 6
+"""Of rows in a buffer, so that 64-bit words behind the first two bytes are aligned."""
+_TANGLED, _RUN, _SHORT = 8, 4, 100
+"""So many rows are put in order by flow if they continue each other in runs shorter than this, on
+average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
+
+_ZERO, _SMALL_ZERO = FULL * 0xC000, FULL * 16
+"""Zero, modulo FULL, and more than the sum over any row, and over a header: sums have no sign and
+32 bits, so that nothing may be taken from less."""
+
+Numbers = npt.NDArray[np.int64]
+_INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
+_Bytes = npt.NDArray[np.uint8]
+_Flags = npt.NDArray[np.bool_]
+Piece = bytes | bytearray | memoryview
+Pieces = list[Piece]
+"""One packet with its vnet header, as writev(2) takes it."""
+Merged = tuple[int, Pieces | memoryview]
+"""How many packets there are in one; a row by itself, which needs no header."""
+
+
+class Vnet(NamedTuple):
+    """The header before a packet that was read."""
+
+    flags: int
+    kind: int
+    headers: int
+    segment: int
+    start: int
+    """Where what is to be checksummed begins: the transport header."""
+    offset: int
+    """Where in there the checksum is."""
+
+    @classmethod
+    def pull(cls, buffer: bytearray) -> "Vnet":
+        """From the first bytes of a buffer."""
+        return cls(*_VNET.unpack_from(buffer))
+
+
+class SuperPacket(NamedTuple):
+    """A packet of several segments."""
+
+    buffer: bytearray
+    """It lies here, behind its vnet header, with room for another segment behind it."""
+    is_v6: bool
+    is_udp: bool
+    transport: int
+    """Bytes before the header of TCP or UDP."""
+    header: int
+    """Bytes of all headers."""
+    segment: int
+    """Bytes of payload of each segment but the last."""
+    segments: int
+    last: int
+    """Bytes of payload of the last."""
+
+    @classmethod
+    def parse(cls, buffer: bytearray, size: int, vnet: Vnet) -> "SuperPacket | None":
+        """One of `size` bytes behind its vnet header; None for a kind that we don't know."""
+        kind = vnet.kind & ~_ECN
+        if kind not in (_TCP4, _TCP6, _UDP) or not vnet.segment or not vnet.flags & NEEDS_CHECKSUM:
+            return None
+        is_udp = kind == _UDP
+        words = buffer[VNET_SIZE + vnet.start + 12] >> 4
+        header = vnet.start + (_UDP_HEADER if is_udp else 4 * words)
+        if not _V4_HEADER <= vnet.start < header < size:
+            return None
+        count = -((header - size) // vnet.segment)
+        last = size - header - (count - 1) * vnet.segment
+        is_v6 = buffer[VNET_SIZE] >> 4 == 6
+        return cls(buffer, is_v6, is_udp, vnet.start, header, vnet.segment, count, last)
+
+    @property
+    def protocol(self) -> int:
+        return _PROTO_UDP if self.is_udp else _PROTO_TCP
+
+    @property
+    def checksum(self) -> int:
+        """Where the checksum of TCP or UDP is."""
+        return self.transport + (_UDP_CHECKSUM if self.is_udp else _TCP_CHECKSUM)
+
+
+def datagrams_together(size: int) -> int:
+    """How many datagrams of `size` bytes one call can send, which the kernel splits."""
+    return max(1, min(ROWS_MAX, _DATAGRAMS_MAX // size))
+
+
+@lru_cache(maxsize=64)
+def _multiples(of: int) -> Numbers:
+    return _INDEX * of
+
+
+# Splitting.
+
+
+def split(packet: SuperPacket, *, first: int, most: int, into: bytearray, offset: int) -> Batch:
+    """The segments from number `first` on, at most `most` and ROWS_MAX of them, as packets.
+
+    They are laid out for sealing: the first at `offset`, OVERHEAD bytes between two.
+    """
+    count = min(packet.segments - first, most, ROWS_MAX)
+    size = packet.header + packet.segment
+    rows = Batch(into, offset, size + OVERHEAD, count, size, size)
+    template = _template(packet)
+    _lay_out(packet, template, rows, first)
+    missing = 0
+    if first + count == packet.segments:
+        missing = packet.segment - packet.last
+        _end(packet, rows, missing)
+    if not packet.is_v6:
+        _number(packet, template, rows, first=first, missing=missing)
+    _fill_in_checksums(packet, template, rows, missing)
+    rows.last = size - missing
+    return rows
+
+
+def _template(packet: SuperPacket) -> bytearray:
+    """The headers as the segments have them in common, without checksums."""
+    template = packet.buffer[VNET_SIZE : VNET_SIZE + packet.header]
+    _set_lengths(template, 0, packet, packet.segment)
+    if not packet.is_v6:
+        template[10:12] = b"\0\0"
+    if not packet.is_udp:
+        template[packet.transport + _FLAGS] &= ~(_FIN | _PSH | _CWR)
+    template[packet.checksum : packet.checksum + 2] = b"\0\0"
+    return template
+
+
+def _set_lengths(headers: bytearray, at: int, packet: SuperPacket, payload: int) -> None:
+    """Write the length fields of a segment whose headers begin at `at`."""
+    size = packet.header + payload
+    if packet.is_v6:
+        headers[at + 4 : at + 6] = (size - _V6_HEADER).to_bytes(2, "big")
+    else:
+        headers[at + 2 : at + 4] = size.to_bytes(2, "big")
+    if packet.is_udp:
+        at += packet.transport + 4
+        headers[at : at + 2] = (_UDP_HEADER + payload).to_bytes(2, "big")
+
+
+def _lay_out(packet: SuperPacket, template: bytearray, rows: Batch, first: int) -> None:
+    """Headers and payloads. The last row takes what lies behind the packet, see `_end`."""
+    buffer, count, stride, at = rows.buffer, rows.count, rows.stride, rows.offset
+    header, segment = packet.header, packet.segment
+    shape, start = (count, segment), VNET_SIZE + header + first * segment
+    whole: _Bytes = np.ndarray((count, rows.size), np.uint8, buffer, at, (stride, 1))
+    whole[:, :header] = np.frombuffer(template, np.uint8)
+    whole[:, header:] = np.ndarray(shape, np.uint8, packet.buffer, start, (segment, 1))
+    if packet.is_udp:
+        return
+    at += packet.transport
+    start = int.from_bytes(template[packet.transport + 4 : packet.transport + 8], "big")
+    numbers: npt.NDArray[np.uint32] = np.ndarray((count,), ">u4", buffer, at + 4, (stride,))
+    numbers[:] = _multiples(segment)[:count] + (start + first * segment)  # Modulo 2^32.
+    if first == 0:
+        buffer[at + _FLAGS] |= packet.buffer[VNET_SIZE + packet.transport + _FLAGS] & _CWR
+
+
+def _end(packet: SuperPacket, rows: Batch, missing: int) -> None:
+    """Make the last row the end of the packet, which is `missing` bytes shorter than the others."""
+    buffer, at = rows.buffer, rows.offset + (rows.count - 1) * rows.stride
+    if not packet.is_udp:
+        flags = packet.buffer[VNET_SIZE + packet.transport + _FLAGS]
+        buffer[at + packet.transport + _FLAGS] |= flags & (_FIN | _PSH)
+    if missing:
+        buffer[at + rows.size - missing : at + rows.size] = bytes(missing)
+        _set_lengths(buffer, at, packet, packet.last)
+
+
+def _number(
+    packet: SuperPacket, template: bytearray, rows: Batch, *, first: int, missing: int
+) -> None:
+    """IPv4: the identification counts up (inet_gso_segment()); and the header's checksum."""
+    buffer, count, stride, at = rows.buffer, rows.count, rows.stride, rows.offset
+    start = int.from_bytes(template[4:6], "big")
+    field: npt.NDArray[np.uint16] = np.ndarray((count,), ">u2", buffer, at + 4, (stride,))
+    field[:] = numbers = _INDEX[:count] + (start + first)  # Modulo 2^16.
+    rest = sum_of(template[: packet.transport]) + SWAP * first
+    checksums = -rest - _multiples(SWAP)[:count]
+    if start + first + count > FULL:
+        checksums += SWAP * 0x10000 * (numbers > FULL)
+    checksums[-1] += SWAP * missing
+    field = np.ndarray((count,), "<u2", buffer, at + 10, (stride,))
+    field[:] = checksums % FULL
+
+
+def _fill_in_checksums(packet: SuperPacket, template: bytearray, rows: Batch, missing: int) -> None:
+    """Those of TCP or UDP, from sums over whole rows.
+
+    A whole header of IPv4 adds nothing, since its checksum makes its sum zero. Of IPv6 it is taken
+    off; a shorter length of the last row then cancels out against that in its pseudo-header.
+    """
+    length = rows.size - packet.transport
+    common = sum_of(template[:2]) + _pseudo_sum(template, packet.protocol, length)
+    if packet.is_v6:
+        common -= sum_of(template[: packet.transport])
+    checksums = (_ZERO - common) - row_sums(rows)
+    if not packet.is_v6:
+        checksums[-1] += SWAP * missing
+    checksums %= FULL
+    if packet.is_udp:
+        checksums[checksums == 0] = FULL  # 0 stands for none: RFC 768.
+    field: npt.NDArray[np.uint16] = np.ndarray(
+        (rows.count,), "<u2", rows.buffer, rows.offset + packet.checksum, (rows.stride,)
+    )
+    field[:] = checksums
+
+
+def _pseudo_sum(headers: bytearray | bytes, protocol: int, length: int) -> int:
+    """The sum over the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1)."""
+    addresses = headers[8:40] if headers[0] >> 4 == 6 else headers[12:20]
+    return sum_of(addresses) + SWAP * (protocol + length)
+
+
+# Merging.
+
+
+class _Kind(NamedTuple):
+    """What rows have in common that may be merged with each other at all."""
+
+    is_v6: bool
+    is_udp: bool
+    transport: int
+    header: int
+
+    @property
+    def protocol(self) -> int:
+        return _PROTO_UDP if self.is_udp else _PROTO_TCP
+
+    @property
+    def checksum(self) -> int:
+        """Where the checksum of TCP or UDP is."""
+        return self.transport + (_UDP_CHECKSUM if self.is_udp else _TCP_CHECKSUM)
+
+
+def merge(batches: Sequence[Batch], *, udp: bool) -> Iterator[Merged]:
+    """The rows as super-packets where they can be merged, else as they are.
+
+    All batches lie in one buffer with SLACK behind the last row. The order of what belongs to one
+    flow stays, whatever comes between. `udp` says whether UDP may be merged too.
+    """
+    runs = [_runs(batch, udp=udp) for batch in batches]
+    if _are_tangled(batches, [len(ends) for _, ends in runs]):
+        batches = _untangle(batches)
+        runs = [_runs(batch, udp=udp) for batch in batches]
+    for batch, (kind, ends) in zip(batches, runs, strict=True):
+        first = 0
+        for end in ends:
+            if kind is None or end - first == 1:
+                for row in batch.run(first, end - first).rows():
+                    yield 1, row
+            else:
+                yield from _merge_run(batch.run(first, end - first), kind)
+            first = end
+
+
+def _runs(batch: Batch, *, udp: bool) -> tuple[_Kind | None, list[int]]:
+    """Where runs of rows end that continue each other; as what kind of packets they do."""
+    count = batch.count
+    kind = _kind_of(batch) if count > 1 else None
+    if kind is None or (kind.is_udp and not udp):
+        return None, list(range(1, count + 1))
+    ends: list[int] = np.flatnonzero(~_joins(batch, kind)).tolist()
+    return kind, [end + 1 for end in ends] + [count]
+
+
+def _kind_of(batch: Batch) -> _Kind | None:
+    """The kind of all rows; None if it isn't one, or one that can't be merged."""
+    at, buffer = batch.offset, batch.buffer
+    first = buffer[at]
+    is_v6 = first >> 4 == 6
+    if is_v6:
+        transport, protocol_at = _V6_HEADER, 6
+    elif first == 0x45 and not (buffer[at + 6] & 0xBF or buffer[at + 7]):
+        transport, protocol_at = _V4_HEADER, 9  # No options, and no fragment.
+    else:
+        return None
+    protocol = buffer[at + protocol_at]
+    same = [0, protocol_at]
+    if protocol == _PROTO_UDP:
+        kind = _Kind(is_v6, True, transport, transport + _UDP_HEADER)
+    elif protocol == _PROTO_TCP:
+        words = buffer[at + transport + 12] >> 4
+        kind = _Kind(is_v6, False, transport, transport + max(4 * words, _TCP_HEADER))
+        same.append(transport + 12)
+    else:
+        return None
+    if batch.size <= kind.header:
+        return None
+    end = at + batch.count * batch.stride
+    for place in same:
+        column = buffer[at + place : end : batch.stride]
+        if column.count(buffer[at + place]) != batch.count:
+            return None
+    return kind
+
+
+@lru_cache(maxsize=64)
+def _mask(kind: _Kind) -> npt.NDArray[np.uint64]:
+    """The bits of the headers that must be equal; what else may differ is looked at apart."""
+    mask = np.zeros(-(-kind.header // 8) * 8, np.uint8)
+    mask[: kind.header] = 0xFF
+    if kind.is_v6:
+        mask[4:6] = 0
+    else:
+        mask[2:6] = mask[10:12] = 0
+    at = kind.transport
+    mask[kind.checksum : kind.checksum + 2] = 0
+    if kind.is_udp:
+        mask[at + 4 : at + 6] = 0
+    else:
+        mask[at + 4 : at + 8] = 0
+        mask[at + _FLAGS] = 0xFF ^ (_FIN | _PSH | _CWR)
+    return mask.view("<u8")
+
+
+def _joins(batch: Batch, kind: _Kind) -> _Flags:
+    """Whether each row but the first continues the one before it."""
+    mask = _mask(kind)
+    words: npt.NDArray[np.uint64] = np.empty((batch.count, len(mask)), "<u8")
+    shape, strides = (batch.count, 8 * len(mask)), (batch.stride, 1)
+    words.view(np.uint8)[:] = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
+    joins: _Flags = np.logical_not(((words[1:] ^ words[:-1]) & mask).any(axis=1))
+    good: _Flags = _field(batch, 4 if kind.is_v6 else 2, ">u2") == (
+        batch.size - _V6_HEADER if kind.is_v6 else batch.size
+    )
+    if not kind.is_v6:
+        joins &= _steps(_field(batch, 4, ">u2")) == 1
+    if kind.is_udp:
+        good &= _field(batch, kind.transport + 4, ">u2") == batch.size - kind.transport
+    else:
+        numbers = _steps(_field(batch, kind.transport + 4, ">u4"))
+        joins &= numbers == batch.size - kind.header
+        at = batch.offset + kind.transport + _FLAGS
+        end = at + batch.count * batch.stride
+        _look_at_flags(batch.buffer[at : end : batch.stride], joins, good)
+    full = batch.count - (batch.last < batch.size)
+    if joins.any():
+        rows = batch.run(0, full)
+        good[:full] &= _are_checksums_right(rows, kind, words[:full].view("<u2"))
+    if full < batch.count:
+        good[-1] = _is_good(batch.run(full, 1), kind)
+    joins &= good[1:]
+    joins &= good[:-1]
+    return joins
+
+
+def _field(batch: Batch, at: int, kind: str) -> npt.NDArray[Any]:
+    """A number in each row."""
+    return np.ndarray((batch.count,), kind, batch.buffer, batch.offset + at, (batch.stride,))
+
+
+def _steps(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """From each to the next, modulo their size."""
+    steps: npt.NDArray[Any] = numbers[1:] - numbers[:-1]
+    return steps
+
+
+def _look_at_flags(flags: bytearray, joins: _Flags, good: _Flags) -> None:
+    """Those of all rows; few of them are other than ACK."""
+    for value in set(flags.translate(None, bytes([_ACK]))):
+        row = flags.find(value)
+        while row >= 0:
+            if value & _ONLY_ACK != _ACK:
+                good[row] = False
+            if value & (_FIN | _PSH):
+                joins[row : row + 1] = False  # There is none behind the last.
+            if value & _CWR and row:
+                joins[row - 1] = False
+            row = flags.find(value, row + 1)
+
+
+def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint16]) -> _Flags:
+    """Whether the checksums of all rows are right, and those that the kernel would write again.
+
+    `halves` are the words of the headers. From the sum over a row the words before the addresses
+    are taken off; what remains is TCP or UDP and the addresses of its pseudo-header.
+    """
+    # The first word isn't in the sum.
+    before = halves[:, 1 : 4 if kind.is_v6 else 6]
+    sums = row_sums(batch)
+    sums += _SMALL_ZERO + SWAP * (kind.protocol + batch.size - kind.transport)
+    sums -= np.add.reduce(before, axis=1, dtype=np.uint32)
+    sums %= FULL
+    good: _Flags = sums == 0
+    checksums = _field(batch, kind.checksum, "<u2")
+    # Of the two ways to write zero, UDP has the one and TCP the other.
+    good &= checksums != (0 if kind.is_udp else FULL)
+    if not kind.is_v6:
+        good &= np.add.reduce(halves[:, :10], axis=1, dtype=np.uint32) % FULL == 0
+        good &= _field(batch, 10, "<u2") != FULL
+    return good
+
+
+def _is_good(row: Batch, kind: _Kind) -> bool:
+    """Whether a row by itself, which has the flags of others, may be merged with them."""
+    if row.size <= kind.header:
+        return False
+    data = next(row.rows())
+    length = int.from_bytes(data[4:6] if kind.is_v6 else data[2:4], "big")
+    if length != (row.size - _V6_HEADER if kind.is_v6 else row.size):
+        return False
+    size = row.size - kind.transport
+    if kind.is_udp and int.from_bytes(data[kind.transport + 4 :][:2], "big") != size:
+        return False
+    if not kind.is_udp and data[kind.transport + _FLAGS] & _ONLY_ACK != _ACK:
+        return False
+    words = np.frombuffer(bytes(data[: kind.transport]), "<u2").reshape(1, -1)
+    return bool(_are_checksums_right(row, kind, words)[0])
+
+
+def _merge_run(rows: Batch, kind: _Kind) -> Iterator[Merged]:
+    """Rows that continue each other, as few packets."""
+    payload = rows.size - kind.header
+    most = min(ROWS_MAX, (PACKET_MAX - kind.header) // payload)
+    for first in range(0, rows.count, most):
+        part = rows.run(first, min(most, rows.count - first))
+        if part.count == 1:
+            yield 1, next(part.rows())
+            continue
+        full = part.count - (part.last < part.size)
+        at, shape = part.offset + kind.header, (full, payload)
+        payloads: _Bytes = np.ndarray(shape, np.uint8, part.buffer, at, (part.stride, 1))
+        pieces: Pieces = [b"", payloads.tobytes()]
+        size = full * payload
+        if full < part.count:
+            pieces.append(next(part.run(full, 1).rows())[kind.header :])
+            size += part.last - kind.header
+        pieces[0] = _header(part, kind, size)
+        yield part.count, pieces
+
+
+def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
+    """The headers of the super-packet that rows with so many bytes of payload in all become."""
+    buffer, start, at = rows.buffer, rows.offset, kind.transport
+    headers = buffer[start : start + kind.header]
+    size, length = kind.header + payload, kind.header + payload - at
+    ecn = 0
+    if kind.is_udp:
+        type_ = _UDP
+        headers[at + 4 : at + 6] = length.to_bytes(2, "big")
+    else:
+        type_ = _TCP6 if kind.is_v6 else _TCP4
+        ecn = _ECN if headers[at + _FLAGS] & _CWR else 0
+        last = start + (rows.count - 1) * rows.stride
+        headers[at + _FLAGS] |= buffer[last + at + _FLAGS] & (_FIN | _PSH)
+    if kind.is_v6:
+        headers[4:6] = (size - _V6_HEADER).to_bytes(2, "big")
+    else:
+        headers[2:4] = size.to_bytes(2, "big")
+        headers[10:12] = b"\0\0"
+        headers[10:12] = (-sum_of(headers[:at]) % FULL).to_bytes(2, "little")
+    pseudo = _pseudo_sum(headers, kind.protocol, length) % FULL
+    headers[kind.checksum : kind.checksum + 2] = pseudo.to_bytes(2, "little")
+    segment = rows.size - kind.header
+    where = kind.checksum - at
+    return (
+        bytearray(_VNET.pack(NEEDS_CHECKSUM, type_ | ecn, kind.header, segment, at, where))
+        + headers
+    )
+
+
+def _are_tangled(batches: Sequence[Batch], runs: list[int]) -> bool:
+    """Whether what isn't too short to be merged has short runs, `runs` of them in each batch."""
+    worth = [
+        (batch.count, count)
+        for batch, count in zip(batches, runs, strict=True)
+        if batch.size > _SHORT
+    ]
+    rows = sum(count for count, _ in worth)
+    return rows >= _TANGLED and sum(count for _, count in worth) > rows // _RUN
+
+
+def _untangle(batches: Sequence[Batch]) -> list[Batch]:
+    """The same rows in a buffer of their own, those of one flow behind each other."""
+    flows: dict[bytes, list[tuple[int, int]]] = {}
+    for batch in batches:
+        for index, start in enumerate(batch.starts()):
+            key = _flow_key(batch.buffer, start)
+            flows.setdefault(key, []).append((start, batch.row_size(index)))
+    sizes = [size for flow in flows.values() for _, size in flow]
+    stride = -(-max(sizes) // 8) * 8
+    view = memoryview(batches[0].buffer)
+    into = bytearray(len(sizes) * stride + SLACK)
+    untangled: list[Batch] = []
+    at = _START
+    for flow in flows.values():
+        together: list[Batch] = []
+        for start, size in flow:
+            into[at : at + size] = view[start : start + size]
+            at = append(together, Batch(into, at, stride, 1, size, size))
+        untangled += together
+    return untangled
+
+
+def _flow_key(data: bytearray, at: int) -> bytes:
+    """Addresses, and ports where there are any: fragments must not overtake each other."""
+    if data[at] == 0x45:
+        is_fragment = data[at + 6] & 0x3F or data[at + 7]
+        has_ports = data[at + 9] in (_PROTO_TCP, _PROTO_UDP) and not is_fragment
+        return bytes(data[at + 12 : at + (24 if has_ports else 20)])
+    if data[at] >> 4 == 6:
+        has_ports = data[at + 6] in (_PROTO_TCP, _PROTO_UDP)
+        return bytes(data[at + 8 : at + (44 if has_ports else 40)])
+    return bytes(data[at + 12 : at + 20])
