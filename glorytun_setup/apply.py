@@ -34,6 +34,8 @@ from glorytun_setup.model import File
 
 MOST_BYTES = 1 << 20
 """Of a file that is in the way: more is nothing that the wizard knows how to put back."""
+_MOST_STATE = 1 << 26
+"""Of what the wizard wrote itself, such as many routes of others."""
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _STATE_MODE = 0o600
 _SUFFIX = ".glorytun-setup"
@@ -129,7 +131,7 @@ def directories_of(others: Iterable[Manifest], paths: Iterable[str]) -> set[str]
     return {path for other in others for path in other.directories if path in above}
 
 
-def read_file(root: Path, path: str) -> Saved | None:
+def read_file(root: Path, path: str, *, most: int = MOST_BYTES) -> Saved | None:
     """A file, or None without it. Raises SetupError for what is no plain file."""
     try:
         with _directory(root, path) as (directory, name):
@@ -140,7 +142,7 @@ def read_file(root: Path, path: str) -> Saved | None:
         raise _failed(path, "can't be read", error) from error
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
             raise SetupError(
                 f"{path} is in the way: no plain file of usual size", hint="move it elsewhere"
             )
@@ -160,7 +162,7 @@ def load_manifests(root: Path) -> dict[str, Manifest]:
     return {
         name: load_manifest(saved.content, name=name)
         for name in _state_names(root, ".json")
-        if (saved := read_file(root, manifest_path(name)))
+        if (saved := read_file(root, manifest_path(name), most=_MOST_STATE))
     }
 
 
@@ -169,7 +171,7 @@ def load_journals(root: Path) -> dict[str, Journal]:
     return {
         name: load_journal(saved.content, name=name)
         for name in _state_names(root, ".journal")
-        if (saved := read_file(root, journal_path(name)))
+        if (saved := read_file(root, journal_path(name), most=_MOST_STATE))
     }
 
 

@@ -12,6 +12,7 @@ from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import gather
+from glorytun_setup.foreign import put_back
 from glorytun_setup.kernel import FORWARDING, parse_sysctls, read_sysctl
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
@@ -131,14 +132,15 @@ def _future_manifest(task: Task, means: Means) -> Manifest:
 
 def _make_journal(task: Task, manifest: Manifest, means: Means) -> Journal:
     old = task.manifest or Manifest(name=manifest.name, entries={})
+    links = tuple(sorted({*manifest.links, *old.links}))
     return Journal(
         name=manifest.name,
         purpose=Purpose.SET_UP,
         steps=(*apply.steps(task.changes), apply.manifest_step(means.root, manifest)),
         directories=apply.missing_directories(means.root, task.files),
-        host=_host_now(task, means),
+        host=means.with_foreign(_host_now(task, means), links),
         tables=tuple(table for table in manifest.tables if table not in old.tables),
-        links=tuple(sorted({*manifest.links, *old.links})),
+        links=links,
         priority=0 if manifest.priority == old.priority else manifest.priority,
     )
 
@@ -221,6 +223,9 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
     for link in journal.links:
         with means.step(f"{link} has its addresses again"):
             _wait_for_link(link, means, deadline)
+    if journal.host.foreign:
+        with means.step("what others set up is there as it was"):
+            put_back(journal.host)
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
         bus.enable(TARGET, plan.unit)

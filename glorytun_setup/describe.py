@@ -171,6 +171,11 @@ def _describe_device(plan: Plan) -> Iterator[str]:
     yield (
         f"networkd makes the device {plan.name}; {plan.unit} runs the tunnel, now and at each boot."
     )
+    if plan.starts_networkd:
+        yield (
+            "networkd, which doesn't run by itself here, leaves rules, routes and addresses alone "
+            "that others set up."
+        )
     if plan.program:
         yield (
             f"No package brought glorytun here: the service of {plan.program} and its user are set "

@@ -51,6 +51,10 @@ class Host:
     units: Mapping[str, UnitBefore] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     has_device: bool = False
+    foreign: tuple[bytes, ...] = ()
+    """Rules, addresses and routes of somebody else's, as `foreign.remember` has them."""
+    boot: str = ""
+    """The boot in which they were there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +276,13 @@ def _dump_host(host: Host) -> dict[str, Any]:
     units = {
         name: {"enabled": unit.enabled, "active": unit.active} for name, unit in host.units.items()
     }
-    return {"units": units, "sysctls": dict(host.sysctls), "has_device": host.has_device}
+    return {
+        "units": units,
+        "sysctls": dict(host.sysctls),
+        "has_device": host.has_device,
+        "foreign": [b64encode(message).decode() for message in host.foreign],
+        "boot": host.boot,
+    }
 
 
 def _load_host(found: dict[str, Any]) -> Host:
@@ -280,7 +290,13 @@ def _load_host(found: dict[str, Any]) -> Host:
         name: UnitBefore(enabled=unit["enabled"], active=unit["active"])
         for name, unit in found["units"].items()
     }
-    return Host(units=units, sysctls=found["sysctls"], has_device=found["has_device"])
+    return Host(
+        units=units,
+        sysctls=found["sysctls"],
+        has_device=found["has_device"],
+        foreign=tuple(b64decode(message) for message in found.get("foreign", ())),
+        boot=found.get("boot", ""),
+    )
 
 
 def _damaged(path: str) -> SetupError:

@@ -4,12 +4,14 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from glorytun.errors import SetupError
+from glorytun_setup import foreign
 from glorytun_setup.bus import Bus
+from glorytun_setup.manifest import Host
 from glorytun_setup.terminal import Watch
 from glorytun_setup.verify import Finding
 from glorytun_setup.waiting import now, wait_until
@@ -115,6 +117,16 @@ class Means:
         # On systemd 252 networkd answers before it has begun.
         wait_until(lambda: self.bus.link_states(link)[0] != "failed", timeout=_BEGINNING)
         return self._waits_for(link, timeout) != "failed"
+
+    def with_foreign(self, host: Host, links: Iterable[str]) -> Host:
+        """And what others set up, as far as networkd takes it away when it reconfigures links.
+
+        Raises SetupError.
+        """
+        # To ask it anything would start it.
+        asked = links if self.bus.unit(NETWORKD).is_active else ()
+        addresses = {link: self.bus.link_details(link).foreign for link in asked}
+        return replace(host, foreign=foreign.remember(addresses), boot=foreign.boot())
 
     def _waits_for(self, link: str, timeout: float) -> str:
         """The state that networkd has a link in, in the end."""

@@ -244,6 +244,9 @@ class Plan:
     expires_at: int = 0
     """Server: when the tunnel goes again unless its client comes, seconds since 1970; 0: never."""
     systemd_version: int
+    starts_networkd: bool = False
+    """Whether networkd didn't run before the wizard's tunnels, which is then to spare what others
+    set up."""
     program: str = ""
     """Of an installation without a package, which needs the units too; empty: packaged."""
     answers: tuple[tuple[str, str], ...] = ()

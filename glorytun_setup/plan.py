@@ -94,6 +94,7 @@ def _make_common(known: Known, *, local_port: int) -> Plan:
         inside6=insides.get(6),
         qdisc=_qdisc(facts),
         systemd_version=facts.systemd_version,
+        starts_networkd=not facts.networkd_active,
         program="" if facts.is_packaged else facts.program,
         answers=written(known),
     )
@@ -173,9 +174,16 @@ def _qdisc(facts: Facts) -> str:
     return _BETTER_QDISC if is_better else ""
 
 
-def original(facts: Facts, sysctls: Mapping[str, str]) -> Facts:
-    """The host with settings of the kernel as they were before the wizard: it needs them again."""
-    return replace(facts, links=tuple(_before(sysctls, link) for link in facts.links))
+def original(facts: Facts, sysctls: Mapping[str, str], *, ran_networkd: bool = True) -> Facts:
+    """The host with settings of the kernel as they were before the wizard: it needs them again.
+
+    `ran_networkd` is whether networkd ran before the wizard's first tunnel.
+    """
+    return replace(
+        facts,
+        links=tuple(_before(sysctls, link) for link in facts.links),
+        networkd_active=facts.networkd_active and ran_networkd,
+    )
 
 
 def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:

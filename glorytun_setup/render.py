@@ -15,6 +15,9 @@ from glorytun_setup.model import File, Gateway, Plan, Source, Wan
 CONFIGURATION = "/etc/glorytun"
 NETWORK = "/etc/systemd/network"
 SYSTEM = "/etc/systemd/system"
+NETWORKD_CONF = "/etc/systemd/networkd.conf.d/50-glorytun.conf"
+"""Of all tunnels, where networkd runs for them alone."""
+_SHARED_HEADER = "# Written by glorytun-setup, which takes it away with the last tunnel."
 
 SHARED_UNITS = {
     "glorytun@.service": f"{SYSTEM}/glorytun@.service",
@@ -68,6 +71,9 @@ class _Renderer:
         plan, name = self.plan, self.plan.name
         if plan.program:
             yield from self._shared_units()
+        if plan.starts_networkd:
+            text = self._text("networkd.conf", header=_SHARED_HEADER)
+            yield File(path=NETWORKD_CONF, text=text, shared=True)
         yield self._file(f"{CONFIGURATION}/{name}.conf", "tunnel.conf")
         yield self._key()
         if plan.shares:
@@ -108,9 +114,8 @@ class _Renderer:
         return File(path=key_file(self.plan.name), text=text, mode=0o600, secret=True)
 
     def _shared_units(self) -> Iterator[File]:
-        header = "# Written by glorytun-setup, which takes it away with the last tunnel."
         for source, path in SHARED_UNITS.items():
-            text = self._text("unit", source=source, header=header)
+            text = self._text("unit", source=source, header=_SHARED_HEADER)
             yield File(path=path, text=text, shared=True)
 
     def _network(self) -> File:

@@ -24,7 +24,7 @@ from glorytun_setup.means import Means, locked
 from glorytun_setup.model import Facts, File, Plan
 from glorytun_setup.plan import make_plan, original, routing, without
 from glorytun_setup.questions import Known
-from glorytun_setup.render import CONFIGURATION, key_file, render
+from glorytun_setup.render import CONFIGURATION, NETWORKD_CONF, key_file, render
 from glorytun_setup.screen import Screen
 from glorytun_setup.take_down import recover
 from glorytun_setup.terminal import Interrupted, Watch, find_session
@@ -99,7 +99,8 @@ class Session:
     def _facts_without(self, name: str) -> Facts:
         manifests = self.manifests.values()
         sysctls = {key: value for each in manifests for key, value in each.host.sysctls.items()}
-        facts = original(self.facts, sysctls)
+        ran = not any(NETWORKD_CONF in each.entries for each in manifests)
+        facts = original(self.facts, sysctls, ran_networkd=ran)
         others = (each.answers for each in manifests if each.name != name)
         facts = replace(facts, routings=tuple(filter(None, map(routing, others))))
         manifest = self.manifests.get(name)

@@ -12,6 +12,7 @@ from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import managed_links
+from glorytun_setup.foreign import put_back
 from glorytun_setup.kernel import (
     FORWARDING,
     delete_device,
@@ -91,6 +92,7 @@ def plan_removal(
 
 def remove(removal: Removal, means: Means) -> None:
     """Take a tunnel away and put back what was there before it. Raises SetupFailure."""
+    removal = replace(removal, host=means.with_foreign(removal.host, removal.manifest.links))
     journal = Journal(
         name=removal.manifest.name,
         purpose=Purpose.REMOVE,
@@ -143,10 +145,10 @@ def _not_needed_by(others: tuple[Manifest, ...], host: Host) -> Host:
     if not others:
         return host
     kept = {key for other in others for key in other.host.sysctls}
-    return Host(
+    return replace(
+        host,
         units={unit: state for unit, state in host.units.items() if unit not in SHARED_UNITS},
         sysctls={key: value for key, value in host.sysctls.items() if key not in kept},
-        has_device=host.has_device,
     )
 
 
@@ -255,8 +257,9 @@ def _put_back(
     if not host.has_device:
         with means.attempt(f"removing the device {name}", left):
             delete_device(name)
-    device = name if host.has_device and networkd.active else ""
-    _configure_again(device, links, means, left)
+    # One that is to stop reads nothing any more: its own settings have gone with our files.
+    if networkd.active:
+        _configure_again(name if host.has_device else "", links, means, left)
     with means.attempt("routes and settings of the kernel as they were", left):
         for table in tables:
             flush_table(table)
@@ -264,6 +267,9 @@ def _put_back(
             flush_rules(priority, RULES)
         for key, value in host.sysctls.items():
             write_sysctl(key, value)
+    if host.foreign:
+        with means.attempt("what others set up is there as it was", left):
+            put_back(host)
     if not networkd.active:
         with means.attempt("stopping systemd-networkd", left):
             for stopped in (NETWORKD_SOCKET, NETWORKD):

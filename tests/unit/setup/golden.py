@@ -118,6 +118,7 @@ SAMPLES = {
     "server-behind": server(facts(UPLINK), share="no", behind="192.168.7.0/24"),
     "server-invitation": replace(server(name="tun0-alice"), expires_at=NOW),
     "server-invitation-pip": replace(server(by_pip(SERVER)), expires_at=NOW),
+    "server-without-networkd": server(replace(SERVER, networkd_active=False)),
     "server-pip": server(by_pip(SERVER), server="vpn.example.net"),
 }
 """By the name of the file in `golden/`."""

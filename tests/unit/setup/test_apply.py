@@ -413,6 +413,8 @@ def test_what_is_written_is_read() -> None:
         units={"a.service": UnitBefore(enabled=True, active=False)},
         sysctls={"net/ipv4/ip_forward": "0"},
         has_device=True,
+        foreign=(b"\x20\0a rule",),
+        boot="this one",
     )
     manifest = Manifest(
         name="tun0",

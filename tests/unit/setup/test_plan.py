@@ -16,7 +16,8 @@ def before(plan: Plan, host: Facts) -> Facts:
     """What is made of the host after that."""
     wans = {f"net/ipv4/conf/{name}/rp_filter": "1" for name in plan.loosened}
     uplinks = {f"net/ipv6/conf/{name}/accept_ra": "1" for name in plan.keeps_ra}
-    found = original(after(plan, host), {**wans, **uplinks})
+    ran = not plan.starts_networkd
+    found = original(after(plan, host), {**wans, **uplinks}, ran_networkd=ran)
     return without(found, name=plan.name, answers=dict(plan.answers))
 
 
@@ -37,6 +38,7 @@ def after(plan: Plan, host: Facts) -> Facts:
     return replace(
         host,
         links=(*changed, own),
+        networkd_active=True,
         routes=(*host.routes, *(inside.own.network for inside in plan.insides), *networks),
         tunnels=(*host.tunnels, plan.name),
         udp_ports=host.udp_ports | {plan.local_port},
