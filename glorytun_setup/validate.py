@@ -100,8 +100,10 @@ def check_inside(own: Interface, facts: Facts) -> None:
         raise ValueError("is the network's own address: its hosts come after that")
     if isinstance(own, IPv4Interface) and network.num_addresses > 2:
         _check_broadcast(own)
+    near = {address.network for link in facts.links for address in link.addresses}
     for other in _known_networks(facts):
-        if other.overlaps(network):
+        # A wider route elsewhere is less specific than the tunnel's.
+        if contains(network, other) or (other in near and contains(other, network)):
             raise ValueError(f"overlaps {other}, to which this host has a route already")
 
 

@@ -303,6 +303,21 @@ def test_proposals_avoid_what_is_taken() -> None:
     assert not found["addresses"][0].network.overlaps(first.network)
 
 
+LARGE = ("10.0.0.1/8", "100.64.0.1/10", "172.16.0.1/12")
+
+
+def test_proposals_come_from_elsewhere_where_all_of_a_range_is_taken() -> None:
+    taken = facts(WAN0, link("lan0", *LARGE))
+    (own,) = settled(taken, PLANNED).given["addresses"]
+    assert own.network.subnet_of(ip_network("192.168.0.0/16"))
+
+
+def test_where_all_ranges_are_taken_nothing_is_proposed() -> None:
+    taken = facts(WAN0, link("lan0", *LARGE, "192.168.0.1/16"))
+    with pytest.raises(SetupError, match="addresses: there is no answer, and none to propose"):
+        settled(taken, PLANNED)
+
+
 def test_the_interface_in_use_comes_first() -> None:
     first = replace(WAN2, gateway4=gateway("100.64.0.1", metric=10))
     assert [wan.interface for wan in settled(facts(WAN0, LAN0, first), PLANNED).given["wans"]] == [

@@ -17,6 +17,7 @@ from tests.unit.setup.samples import (
     WAN1,
     client_plan,
     facts,
+    link,
     server_plan,
 )
 
@@ -68,7 +69,12 @@ ERRORS: list[tuple[Callable[[], Plan], Facts, str]] = [
     (client_plan, facts(WAN0), "interface 'wan1' is no interface of this host"),
     (
         client_plan,
-        busy(routes=(ip_network("10.105.0.0/16"),)),
+        busy(routes=(ip_network("10.105.144.225/32"),)),
+        "address '10.105.144.226/30' overlaps 10.105.144.225/32",
+    ),
+    (
+        client_plan,
+        busy(link("lan0", "10.105.0.1/16")),
         "address '10.105.144.226/30' overlaps 10.105.0.0/16",
     ),
     (lambda: client_plan(server="10.105.144.225"), CLIENT, "lies inside the tunnel itself"),
@@ -162,6 +168,16 @@ def test_more_specific_local_routes_are_no_problem() -> None:
     """They stay local, within a network that goes through the tunnel."""
     host = busy(routes=(ip_network("172.16.5.0/24"), ip_network("172.0.0.0/16")))
     assert not find_problems(client_plan(host, through="172.16.0.0/12"), host)
+
+
+@pytest.mark.parametrize("wide", [("10.0.0.0/8",), ("0.0.0.0/1", "128.0.0.0/1")])
+def test_a_wider_route_is_less_specific_than_the_tunnels(wide: tuple[str, ...]) -> None:
+    """Another tunnel's for everything, or a company's network; both ends still propose the same."""
+    routes = (*SERVER.routes, *map(ip_network, wide))
+    host = replace(SERVER, routes=routes)
+    plan = server_plan(host)
+    assert plan.insides == server_plan().insides
+    assert not find_problems(plan, host)
 
 
 def test_one_file_for_several_interfaces_is_enough_for_one_wan() -> None:
