@@ -397,8 +397,8 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 hint=f"give both ends of the tunnel IPv{network.version} addresses",
             )
         for inside in plan.insides:
-            if network.prefixlen and network.overlaps(inside.own.network):
-                yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
+            if contains(inside.own.network, network):
+                yield Problem(message=f"{network} is in the tunnel's own {inside.own.network}")
         for other in _known_networks(facts):
             # What is more specific here stays here, and that is as it should be.
             if contains(other, network):

@@ -91,9 +91,9 @@ ERRORS: list[tuple[Callable[[], Plan], Facts, str]] = [
         "2001:db8:aa::/48 can't go through the tunnel, which has no IPv6 addresses",
     ),
     (
-        lambda: client_plan(through="10.64.0.0/10"),
+        lambda: client_plan(through="10.105.144.224/31"),
         CLIENT,
-        "10.64.0.0/10 overlaps the tunnel's own 10.105.144.224/30",
+        "10.105.144.224/31 is in the tunnel's own 10.105.144.224/30",
     ),
     (
         lambda: client_plan(through="10.9.1.128/25"),
@@ -178,6 +178,12 @@ def test_a_wider_route_is_less_specific_than_the_tunnels(wide: tuple[str, ...]) 
     plan = server_plan(host)
     assert plan.insides == server_plan().insides
     assert not find_problems(plan, host)
+
+
+def test_a_network_around_the_tunnels_own_may_go_through() -> None:
+    """As the example of docs/setup.md, also once the tunnel is there."""
+    plan = client_plan(through="10.64.0.0/10")
+    assert not find_problems(plan, CLIENT)
 
 
 def test_one_file_for_several_interfaces_is_enough_for_one_wan() -> None:
