@@ -23,7 +23,7 @@ from glorytun_setup.means import (
     Means,
     SetupFailure,
 )
-from glorytun_setup.model import File, Plan, Role, Wan
+from glorytun_setup.model import File, Link, Plan, Role, Wan
 from glorytun_setup.take_down import undo
 from glorytun_setup.terminal import Interrupted
 from glorytun_setup.verify import (
@@ -66,6 +66,8 @@ class Task:
     """What the tunnel has so far."""
     others: tuple[Manifest, ...] = ()
     """Other tunnels."""
+    wans: tuple[Link, ...] = ()
+    """Those of the plan, as they were found."""
 
     @property
     def is_needed(self) -> bool:
@@ -126,6 +128,7 @@ def _future_manifest(task: Task, means: Means) -> Manifest:
         tables=tuple(sorted({plan.table, *(wan.table for wan in plan.wans)} - {0})),
         links=tuple(wan.interface for wan in plan.wans if _is_reconfigured(wan, task.files)),
         priority=plan.rule_priority,
+        wans=task.wans,
         answers=dict(plan.answers),
     )
 

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from glorytun.errors import SetupError
+from glorytun_setup.model import Gateway, Link, Manager, Source
 
 DIRECTORY = "/var/lib/glorytun/setup"
 VERSION = 1
@@ -86,6 +88,8 @@ class Manifest:
     """Interfaces, besides its own, that it has networkd configure otherwise."""
     priority: int = 0
     """The first of the `RULES` priorities of its rules; 0: it has none."""
+    wans: tuple[Link, ...] = ()
+    """A client's, as they were then: one that is down now still belongs to it."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """By TOML key, without the secret one."""
 
@@ -164,6 +168,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
             "tables": manifest.tables,
             "links": manifest.links,
             "priority": manifest.priority,
+            "wans": [_dump_link(link) for link in manifest.wans],
             "answers": dict(manifest.answers),
         }
     )
@@ -188,6 +193,7 @@ def load_manifest(data: bytes, *, name: str) -> Manifest:
             tables=tuple(found["tables"]),
             links=tuple(found["links"]),
             priority=found.get("priority", 0),
+            wans=tuple(map(_load_link, found.get("wans", ()))),
             answers=found["answers"],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -297,6 +303,42 @@ def _load_host(found: dict[str, Any]) -> Host:
         foreign=tuple(b64decode(message) for message in found.get("foreign", ())),
         boot=found.get("boot", ""),
     )
+
+
+def _dump_link(link: Link) -> dict[str, Any]:
+    return {
+        "name": link.name,
+        "manager": link.manager,
+        "network_file": link.network_file,
+        "addresses": list(map(str, link.addresses)),
+        "gateway4": _dump_gateway(link.gateway4),
+        "gateway6": _dump_gateway(link.gateway6),
+    }
+
+
+def _load_link(found: dict[str, Any]) -> Link:
+    return Link(
+        name=found["name"],
+        manager=Manager(found["manager"]),
+        network_file=found["network_file"],
+        addresses=tuple(map(ip_interface, found["addresses"])),
+        gateway4=_load_gateway(found["gateway4"]),
+        gateway6=_load_gateway(found["gateway6"]),
+    )
+
+
+def _dump_gateway(gateway: Gateway | None) -> dict[str, Any] | None:
+    if gateway is None:
+        return None
+    address = str(gateway.address) if gateway.address else None
+    return {"source": gateway.source, "address": address, "metric": gateway.metric}
+
+
+def _load_gateway(found: dict[str, Any] | None) -> Gateway | None:
+    if found is None:
+        return None
+    address = ip_address(found["address"]) if found["address"] else None
+    return Gateway(source=Source(found["source"]), address=address, metric=found["metric"])
 
 
 def _damaged(path: str) -> SetupError:

@@ -160,6 +160,8 @@ class Facts:
     """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
     routings: tuple[Routing, ...] = ()
     """Of the other tunnels that this wizard set up."""
+    kept: tuple[Interface, ...] = ()
+    """Addresses that the tunnel has already, of which it is."""
 
     def link(self, name: str) -> Link | None:
         """The interface of this name."""

@@ -1,6 +1,6 @@
 """From answers to a plan, and what belongs to a plan already."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -186,6 +186,25 @@ def original(facts: Facts, sysctls: Mapping[str, str], *, ran_networkd: bool = T
     )
 
 
+def recalled(facts: Facts, wans: Iterable[Link]) -> Facts:
+    """The host with a tunnel's WANs as they were, where they lead nowhere now."""
+    down = {link.name: link for link in wans if is_down(facts, link.name)}
+    there = tuple(_recalled(link, down.pop(link.name, None)) for link in facts.links)
+    return replace(facts, links=(*there, *down.values()))
+
+
+def is_down(facts: Facts, name: str) -> bool:
+    """Whether an interface leads nowhere now, or isn't there."""
+    link = facts.link(name)
+    return link is None or (link.gateway4 is None and link.gateway6 is None)
+
+
+def _recalled(link: Link, then: Link | None) -> Link:
+    if then is None:
+        return link
+    return replace(link, addresses=then.addresses, gateway4=then.gateway4, gateway6=then.gateway6)
+
+
 def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
     """The host as it would be without a tunnel, so that this doesn't stand in its own way.
 
@@ -204,6 +223,7 @@ def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
             range(first, first + RULES) if first else ()
         ),
         routes=tuple(route for route in facts.routes if route not in networks),
+        kept=parse_addresses(answers["addresses"]),
     )
 
 

@@ -22,7 +22,7 @@ from glorytun_setup.facts import gather
 from glorytun_setup.manifest import Manifest
 from glorytun_setup.means import Means, locked
 from glorytun_setup.model import Facts, File, Plan
-from glorytun_setup.plan import make_plan, original, routing, without
+from glorytun_setup.plan import is_down, make_plan, original, recalled, routing, without
 from glorytun_setup.questions import Known
 from glorytun_setup.render import CONFIGURATION, NETWORKD_CONF, key_file, render
 from glorytun_setup.screen import Screen
@@ -104,7 +104,10 @@ class Session:
         others = (each.answers for each in manifests if each.name != name)
         facts = replace(facts, routings=tuple(filter(None, map(routing, others))))
         manifest = self.manifests.get(name)
-        return without(facts, name=name, answers=manifest.answers) if manifest else facts
+        if manifest is None:
+            return facts
+        facts = recalled(facts, manifest.wans)
+        return without(facts, name=name, answers=manifest.answers)
 
     def settle(self, given: Mapping[str, str], name: str = "") -> Known:
         """Every question answered, of a new tunnel or one that is there. Raises SetupError."""
@@ -133,7 +136,7 @@ class Session:
             expires_at=int(labels.get(EXPIRES, 0)),
         )
         self._check(plan, known.facts)
-        task = self._task(plan)
+        task = self._task(plan, known.facts)
         self.screen.show(f"\n{describe(plan)}")
         if not task.is_needed and self._runs(plan):
             self._remember(task)
@@ -168,20 +171,30 @@ class Session:
 
     def _check(self, plan: Plan, facts: Facts) -> None:
         """Say all that speaks against a plan. Raises SetupError."""
+        for wan in plan.wans:
+            if is_down(self.facts, wan.interface):
+                self.screen.show(f"Warning: {wan.interface} leads nowhere now, and stays as it is.")
         problems = find_problems(plan, facts)
         for problem in problems:
             if problem.is_warning:
                 self.screen.show(f"Warning: {problem}")
         raise_problems([problem for problem in problems if not problem.is_warning])
 
-    def _task(self, plan: Plan) -> Task:
+    def _task(self, plan: Plan, facts: Facts) -> Task:
         files = render(plan, data_directory())
         manifest = self.manifests.get(plan.name)
         others = tuple(each for name, each in self.manifests.items() if name != plan.name)
         changes = apply.find_changes(
             self.means.root, files.values(), manifest=manifest, others=others
         )
-        return Task(plan=plan, files=files, changes=changes, manifest=manifest, others=others)
+        return Task(
+            plan=plan,
+            files=files,
+            changes=changes,
+            manifest=manifest,
+            others=others,
+            wans=tuple(filter(None, (facts.link(wan.interface) for wan in plan.wans))),
+        )
 
     def _runs(self, plan: Plan) -> bool:
         unit = self.means.bus.unit(plan.unit)

@@ -100,11 +100,19 @@ def check_inside(own: Interface, facts: Facts) -> None:
         raise ValueError("is the network's own address: its hosts come after that")
     if isinstance(own, IPv4Interface) and network.num_addresses > 2:
         _check_broadcast(own)
+    other = _overlapping(network, facts)
+    if other and own not in facts.kept:
+        raise ValueError(f"overlaps {other}, to which this host has a route already")
+
+
+def _overlapping(network: Network, facts: Facts) -> Network | None:
+    """What this host has that a tunnel with this network would take away."""
     near = {address.network for link in facts.links for address in link.addresses}
     for other in _known_networks(facts):
         # A wider route elsewhere is less specific than the tunnel's.
         if contains(network, other) or (other in near and contains(other, network)):
-            raise ValueError(f"overlaps {other}, to which this host has a route already")
+            return other
+    return None
 
 
 def _usual(own: Interface) -> int:
@@ -247,7 +255,7 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
 def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     """What speaks against a plan; `facts` without what belongs to this tunnel already."""
     found = [*_broken_answers(plan, facts), *_unit_problems(facts)]
-    found += _inside_problems(plan)
+    found += _inside_problems(plan, facts)
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
         found += _file_problems(plan, facts)
@@ -297,12 +305,20 @@ def _answer_checks(plan: Plan, facts: Facts) -> Iterator[_Check]:
         yield "priority", plan.rule_priority, check_priority, (plan.rule_priority, facts)
 
 
-def _inside_problems(plan: Plan) -> Iterator[Problem]:
+def _inside_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
     if not plan.insides:
         yield Problem(
             message="the tunnel has no address", hint="give it one of IPv4, of IPv6, or of both"
         )
     for inside in plan.insides:
+        other = _overlapping(inside.own.network, facts) if inside.own in facts.kept else None
+        if other:
+            yield Problem(
+                message=f"the tunnel's own {inside.own.network} overlaps {other}, to which this "
+                "host has a route by now",
+                hint="--addresses gives it others, on both ends",
+                is_warning=True,
+            )
         if is_numeric(plan.server_host) and _address(plan.server_host) in inside.own.network:
             yield Problem(
                 message=f"the server's address {plan.server_host} lies inside the tunnel itself "

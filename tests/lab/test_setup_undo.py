@@ -17,7 +17,15 @@ from tests.lab.node import Node
 from tests.lab.snapshot import Snapshot
 from tests.lab.tunnel import UNIT
 from tests.lab.wizard import KEY, KEY_FILE, remove, set_up_client, set_up_server, wizard
-from tests.lab.world import INTERNET, SERVER_ADDRESS, STATIC, World, world
+from tests.lab.world import (
+    INTERNET,
+    SERVER_ADDRESS,
+    STATIC,
+    World,
+    has_gateway,
+    route_by_hand,
+    world,
+)
 from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
@@ -344,6 +352,30 @@ def test_a_dead_wan_is_said(made: Before) -> None:
     assert re.search(r"answers over wan0 \.\.\. done", said), said
     assert re.search(r"answers over wan1 \.\.\. FAILED", said), said
     assert "tun0 is up over wan0; no answer yet over wan1." in said
+    remove(client)
+    made.client.assert_same()
+
+
+def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
+    """By the same answers again, which do nothing, nor by an edit."""
+    client, provider = made.world.client, made.world.provider
+    drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
+    options = ("--through=everything", f"--server={SERVER_ADDRESS}", f"--key-file={KEY_FILE}")
+    set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    written = client.run("cat", drop_in).stdout
+    provider.run("ip", "link", "set", "wan1", "down")
+    try:
+        wait_for(lambda: not has_gateway(client, "wan1", 4), timeout=10, what="wan1 to be down")
+        said = wizard(client, "--yes", "--role=client", *options).stdout
+        assert "Warning: wan1 leads nowhere now" in said
+        assert "Nothing to do" in said
+        wizard(client, "edit", "tun0", "--yes", "--through=10.0.0.0/8")
+        assert client.run("cat", drop_in).stdout == written
+    finally:
+        provider.run("ip", "link", "set", "wan1", "up")
+        wait_for(lambda: has_gateway(client, "wan1", 6), timeout=20, what="wan1 to be up")
+        route_by_hand(client)
+    client.wait_running(2, timeout=20)
     remove(client)
     made.client.assert_same()
 

@@ -115,20 +115,24 @@ Gateway=10.9.8.2
 }
 
 
-_BY_HAND = {
+_RULES_BY_HAND = {
     "client": """
 ip rule add from 198.51.100.7 table 500 priority 300
 ip -6 rule add from 2001:db8:77::/64 table 500 priority 301
-ip address add 10.9.1.55/24 dev wan1
-ip route add 203.0.113.0/24 via 10.9.1.2 dev wan1
-ip -6 route add 2001:db8:99::/48 via fd09:1::2 dev wan1
-ip route add 192.0.2.0/24 dev wan0 table 500
 """,
     "server": """
 ip rule add fwmark 0x80/0xff table 52 priority 5210
 ip -6 rule add fwmark 0x80/0xff table 52 priority 5210
-ip route add 203.0.113.0/24 via 10.9.8.2 dev up0
 """,
+}
+_ROUTES_BY_HAND = {
+    "client": """
+ip address replace 10.9.1.55/24 dev wan1
+ip route replace 203.0.113.0/24 via 10.9.1.2 dev wan1
+ip -6 route replace 2001:db8:99::/48 via fd09:1::2 dev wan1
+ip route replace 192.0.2.0/24 dev wan0 table 500
+""",
+    "server": "ip route replace 203.0.113.0/24 via 10.9.8.2 dev up0",
 }
 
 
@@ -229,6 +233,11 @@ def has_gateway(node: Node, device: str, family: Family) -> bool:
     return bool(shown.stdout and address_of(node, device, family))
 
 
+def route_by_hand(end: End) -> None:
+    """As somebody has done it, whose routes go with their interfaces."""
+    end.run("sh", "-ec", _ROUTES_BY_HAND[end.role])
+
+
 @contextmanager
 def world(
     system: System,
@@ -260,5 +269,6 @@ def world(
         link(made.provider, made.server, "up0")
         made.wait_online()
         for end in made.ends:
-            end.run("sh", "-ec", _BY_HAND[end.role])
+            end.run("sh", "-ec", _RULES_BY_HAND[end.role])
+            route_by_hand(end)
         yield made

@@ -31,6 +31,7 @@ from glorytun_setup.manifest import (
     load_manifest,
 )
 from glorytun_setup.model import File
+from tests.unit.setup.samples import WAN0, WAN1, WAN2
 
 OWNER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
@@ -423,6 +424,7 @@ def test_what_is_written_is_read() -> None:
         host=host,
         tables=(5000, 5001),
         links=("wan0",),
+        wans=(WAN0, WAN1, WAN2),
         answers={"role": "client"},
     )
     assert load_manifest(dump_manifest(manifest), name="tun0") == manifest
