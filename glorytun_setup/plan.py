@@ -202,7 +202,13 @@ def is_down(facts: Facts, name: str) -> bool:
 def _recalled(link: Link, then: Link | None) -> Link:
     if then is None:
         return link
-    return replace(link, addresses=then.addresses, gateway4=then.gateway4, gateway6=then.gateway6)
+    return replace(
+        link,
+        addresses=then.addresses,
+        gateway4=then.gateway4,
+        gateway6=then.gateway6,
+        is_physical=then.is_physical,
+    )
 
 
 def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:

@@ -26,6 +26,7 @@ from tests.lab.world import (
     route_by_hand,
     world,
 )
+from tests.netns.topology import FAMILIES
 from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
@@ -365,7 +366,12 @@ def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
     written = client.run("cat", drop_in).stdout
     provider.run("ip", "link", "set", "wan1", "down")
     try:
-        wait_for(lambda: not has_gateway(client, "wan1", 4), timeout=10, what="wan1 to be down")
+        for family in FAMILIES:
+            wait_for(
+                lambda family=family: not has_gateway(client, "wan1", family),
+                timeout=10,
+                what=f"wan1 to be down in IPv{family}",
+            )
         said = wizard(client, "--yes", "--role=client", *options).stdout
         assert "Warning: wan1 leads nowhere now" in said
         assert "Nothing to do" in said
@@ -402,15 +408,16 @@ def test_what_was_edited_by_hand(made: Before) -> None:
     set_up_client(client, SERVER_ADDRESS)
     drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
     config = "/etc/glorytun/tun0.conf"
-    ours = client.run("cat", drop_in).stdout
-    for path in (drop_in, config):
-        client.run("sh", "-c", f"echo '# mine' >> {path}")
     between = client.run("ip", "rule").stdout
-    result = wizard(client, "remove", "tun0", "--yes", check=False)
-    assert result.returncode == 1
-    assert f"{drop_in} was edited by hand, and can't stay without the tunnel" in result.stderr
-    assert client.run("ip", "rule").stdout == between
-    client.write(drop_in, ours)
+    client.run("sh", "-c", f"echo '# mine' >> {config}")
+    for path in (drop_in, "/etc/systemd/network/50-glorytun-tun0.network"):
+        ours = client.run("cat", path).stdout
+        client.run("sh", "-c", f"echo '# mine' >> {path}")
+        result = wizard(client, "remove", "tun0", "--yes", check=False)
+        assert result.returncode == 1
+        assert f"{path} was edited by hand, and can't stay without the tunnel" in result.stderr
+        assert client.run("ip", "rule").stdout == between
+        client.write(path, ours)
     said = wizard(client, "remove", "tun0", "--yes").stdout
     assert f"{config} was edited by hand, and stays" in said
     assert f"{config} is removed" not in said
