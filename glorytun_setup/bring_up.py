@@ -13,7 +13,7 @@ from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import gather
 from glorytun_setup.foreign import put_back
-from glorytun_setup.kernel import FORWARDING, parse_sysctls, read_sysctl
+from glorytun_setup.kernel import FORWARDING, flush_table, parse_sysctls, read_sysctl
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
     NETWORKD,
@@ -91,6 +91,7 @@ def bring_up(task: Task, means: Means, *, timeout: float = TIMEOUT) -> None:
             _wait_for_server(task.plan, means, deadline, was_away=was_away)
             _wait_for_failed(journal, means, deadline)
         means.watch.check_connection()
+        _empty_old_tables(task, manifest)
         apply.write_manifest(means.root, manifest)
     except (SetupError, OSError) as error:
         raise _give_up(error, task.plan, journal, means, began) from error
@@ -240,6 +241,12 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
                 f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
                 hint=f"`systemctl cat {plan.unit}` shows what it runs",
             )
+
+
+def _empty_old_tables(task: Task, manifest: Manifest) -> None:
+    """networkd leaves there what router advertisements brought."""
+    for table in set(task.manifest.tables if task.manifest else ()).difference(manifest.tables):
+        flush_table(table)
 
 
 def _wait_for_link(link: str, means: Means, deadline: float) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,13 @@ from tests.lab.world import (
     INTERNET,
     SERVER_ADDRESS,
     STATIC,
+    WAN_TABLE,
     World,
     has_gateway,
     route_by_hand,
     world,
 )
-from tests.netns.topology import FAMILIES
+from tests.netns.topology import FAMILIES, Family
 from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
@@ -304,8 +306,10 @@ def test_removed_nothing_is_left(made: Before) -> None:
     client = made.world.client
     connection = made.world.connect(4, made.world.dhcp_address())
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
-    wizard(client, "edit", "tun0", "--yes", "--through=10.200.0.0/16")
+    made.world.wait_routed()
+    wizard(client, "edit", "tun0", "--yes", "--through=10.200.0.0/16", "--wans=wan1")
     assert client.ping(count=1) or client.paths()
+    assert client.run("ip", "-6", "route", "show", "table", WAN_TABLE).stdout == ""
     connection.says(b"edited")
     remove(client)
     connection.says(b"removed")
@@ -357,6 +361,11 @@ def test_a_dead_wan_is_said(made: Before) -> None:
     made.client.assert_same()
 
 
+def lacks_gateway(node: Node, device: str, family: Family) -> bool:
+    """Whether a device leads nowhere."""
+    return not has_gateway(node, device, family)
+
+
 def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
     """By the same answers again, which do nothing, nor by an edit."""
     client, provider = made.world.client, made.world.provider
@@ -368,7 +377,7 @@ def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
     try:
         for family in FAMILIES:
             wait_for(
-                lambda family=family: not has_gateway(client, "wan1", family),
+                partial(lacks_gateway, client, "wan1", family),
                 timeout=10,
                 what=f"wan1 to be down in IPv{family}",
             )
