@@ -24,6 +24,7 @@ from glorytun_setup.means import (
     SetupFailure,
 )
 from glorytun_setup.model import File, Link, Plan, Role, Wan
+from glorytun_setup.render import network_file
 from glorytun_setup.take_down import undo
 from glorytun_setup.terminal import Interrupted
 from glorytun_setup.verify import (
@@ -224,6 +225,7 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
         bus.reload_networkd()
         bus.reconfigure(plan.name, timeout=_left(deadline))
         bus.wait_configured(plan.name, timeout=_left(deadline))
+        _check_configured(plan, means)
     for link in journal.links:
         with means.step(f"{link} has its addresses again"):
             _wait_for_link(link, means, deadline)
@@ -241,6 +243,22 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
                 f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
                 hint=f"`systemctl cat {plan.unit}` shows what it runs",
             )
+
+
+def _check_configured(plan: Plan, means: Means) -> None:
+    """That it is by our file, and not by one that comes before. Raises SetupError."""
+    found, own = means.bus.link_details(plan.name), network_file(plan.name)
+    if found.network_file != own:
+        raise SetupError(
+            f"networkd sets up {plan.name} by {found.network_file or 'no file'} and not by {own}",
+            hint=f"the first file whose [Match] fits counts: let that one leave {plan.name} out",
+        )
+    missing = [inside.own for inside in plan.insides if str(inside.own.ip) not in found.addresses]
+    if missing:
+        raise SetupError(
+            f"networkd has not given {plan.name} its address {missing[0]}",
+            hint=f"`networkctl cat {plan.name}` shows by what it is set up",
+        )
 
 
 def _empty_old_tables(task: Task, manifest: Manifest) -> None:

@@ -47,6 +47,11 @@ def key_file(name: str) -> str:
     return f"{CONFIGURATION}/{name}.key"
 
 
+def network_file(name: str) -> str:
+    """By what networkd sets up the device of a tunnel."""
+    return f"{NETWORK}/50-glorytun-{name}.network"
+
+
 class _Renderer:
     def __init__(self, plan: Plan, data: Path) -> None:
         self.plan = plan
@@ -121,7 +126,7 @@ class _Renderer:
     def _network(self) -> File:
         versions = tuple(sorted({network.version for network in self.plan.networks}))
         return self._file(
-            f"{NETWORK}/50-glorytun-{self.plan.name}.network",
+            network_file(self.plan.name),
             "tunnel.network",
             versions=versions,
             family=_FAMILIES[versions],

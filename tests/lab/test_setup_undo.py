@@ -121,6 +121,20 @@ def test_another_address_inside(made: Before) -> None:
     assert "no answer on" not in said
 
 
+def test_another_file_for_all_tunnels(made: Before) -> None:
+    """networkd takes the first that fits."""
+    client, file = made.world.client, "/etc/systemd/network/10-user.network"
+    client.write(file, "[Match]\nName=tun*\n[Network]\nConfigureWithoutCarrier=yes\n")
+    try:
+        result = set_up_client(client, SERVER_ADDRESS, QUICK, check=False)
+    finally:
+        client.run("rm", file)
+        client.run("networkctl", "reload")
+    assert result.returncode == 1
+    assert f"networkd sets up tun0 by {file} and not by" in result.stderr, result.stderr
+    made.client.assert_same()
+
+
 def test_the_journal_is_shown(made: Before) -> None:
     """A service that can't start says why."""
     drop_in = "/etc/systemd/system/glorytun@.service.d/lab.conf"
