@@ -13,14 +13,14 @@ from typing import Any, NoReturn, TextIO
 from glorytun.config import Bounds, quote, time_within
 from glorytun.core.settings import SECOND
 from glorytun.errors import GlorytunError, SetupError, UsageError
-from glorytun.keyfile import load_key, looks_like_key, mask_keys
+from glorytun.keyfile import load_key, looks_like_key, mask_keys, parse_key
 from glorytun_setup import clients, listing, set_up
 from glorytun_setup.answers import read_toml
 from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
 from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
-from glorytun_setup.screen import Screen
+from glorytun_setup.screen import Screen, read_secret
 from glorytun_setup.session import Options, Session, open_session
 
 INTERRUPTED = 130
@@ -189,10 +189,20 @@ def _given(words: Words) -> dict[str, str]:
     found = read_toml(_read("--answers", words["answers"])) if "answers" in words else {}
     found |= {name: text for name, text in words.items() if name in names}
     if "key_file" in found:
-        found["key"] = load_key(found.pop("key_file")).hex()
+        found["key"] = _read_key(found.pop("key_file")).hex()
     if "invitation_file" in found:
-        found["invitation"] = _read("invitation_file", found.pop("invitation_file")).strip()
+        name = found.pop("invitation_file")
+        is_typed = name == STANDARD_INPUT
+        text = read_secret("Invitation (not shown)") if is_typed else _read("invitation_file", name)
+        found["invitation"] = text.strip()
     return found
+
+
+def _read_key(name: str) -> bytes:
+    """Raises KeyFileError."""
+    if name != STANDARD_INPUT:
+        return load_key(name)
+    return parse_key(read_secret("Secret key (not shown)").encode(), name="standard input")
 
 
 def _read(option: str, name: str) -> str:

@@ -46,10 +46,6 @@ class Screen:
             finally:
                 print(flush=True)  # The end of the line that isn't shown either.
 
-    def read_all(self) -> str:
-        """What standard input has, where it is no terminal."""
-        return sys.stdin.read(_LONGEST)
-
     def confirm(self, prompt: str, *, default: bool) -> bool:
         """Whether the user agrees."""
         choices = "Y/n" if default else "y/N"
@@ -86,6 +82,24 @@ class Screen:
         if not line:
             raise Interrupted("there was no answer, and nothing is changed")
         return line.rstrip("\n")
+
+
+def read_secret(prompt: str) -> str:
+    """All that standard input has; on a terminal a line, of which nothing is shown.
+
+    Standard output may be no terminal. Raises SetupError.
+    """
+    try:
+        if not sys.stdin.isatty():
+            return sys.stdin.read(_LONGEST)
+        with _unseen():
+            print(f"{prompt}: ", end="", file=sys.stderr, flush=True)
+            try:
+                return sys.stdin.readline(_LONGEST)
+            finally:
+                print(file=sys.stderr, flush=True)
+    except UnicodeDecodeError:
+        raise SetupError("what standard input has is no text in UTF-8") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from glorytun_setup.invitation import decode, encode
 from glorytun_setup.model import Plan, Role
 from glorytun_setup.original import Original, find_original, find_originals
 from glorytun_setup.questions import QUESTIONS, Known, Question
+from glorytun_setup.screen import read_secret
 from glorytun_setup.session import Session
 from glorytun_setup.verify import is_heard
 from glorytun_setup.words import NONE
@@ -103,7 +104,7 @@ def edit(session: Session, name: str, given: Mapping[str, str]) -> None:
 
 def _ask_invitation(session: Session) -> str:
     if not session.screen.can_ask:
-        return session.screen.read_all()
+        return read_secret("Invitation from the server (not shown)")
     question = _question("invitation")
     known: Known = session.known().and_also("role", Role.CLIENT)
     invitation = session.asker(question, known, "")

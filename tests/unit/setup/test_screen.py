@@ -1,0 +1,34 @@
+"""What is read from standard input, be it a terminal or not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.setup.golden import PROJECT
+from tests.unit.setup.person import Person
+from tests.unit.setup.samples import KEY
+
+_CODE = "from glorytun_setup import cli; print(len(cli._given({{'{}_file': '-'}})['{}']))"
+
+
+@pytest.mark.parametrize("name", ["key", "invitation"])
+def test_a_secret_is_not_shown_also_where_the_output_goes_elsewhere(name: str) -> None:
+    code = _CODE.format(name, name)
+    script = f'{sys.executable} -c "$1" | cat'
+    with Person(["sh", "-c", script, "sh", code], cwd=PROJECT) as somebody:
+        somebody.wait_for("(not shown): ")
+        assert not somebody.shows_typing
+        somebody.type(KEY.hex())
+        assert somebody.wait_end() == 0
+        assert "64" in somebody.seen
+        assert KEY.hex()[:16] not in somebody.seen
+
+
+@pytest.mark.parametrize("name", ["key", "invitation"])
+def test_a_secret_comes_from_a_pipe(name: str) -> None:
+    command = [sys.executable, "-c", _CODE.format(name, name)]
+    result = subprocess.run(
+        command, input=KEY.hex() + "\n", text=True, capture_output=True, cwd=PROJECT
+    )
+    assert (result.stdout, result.stderr) == ("64\n", "")
