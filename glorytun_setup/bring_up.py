@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from glorytun.errors import SetupError
 from glorytun_setup import apply
@@ -24,6 +24,7 @@ from glorytun_setup.means import (
     SetupFailure,
 )
 from glorytun_setup.model import File, Link, Plan, Role, Wan
+from glorytun_setup.plan import wan_tables
 from glorytun_setup.render import network_file
 from glorytun_setup.take_down import undo
 from glorytun_setup.terminal import Interrupted
@@ -127,7 +128,7 @@ def _future_manifest(task: Task, means: Means) -> Manifest:
         entries={change.path: change.entry for change in task.changes if change.entry},
         directories=tuple(sorted(directories)),
         host=_original_host(task, means),
-        tables=tuple(sorted({plan.table, *(wan.table for wan in plan.wans)} - {0})),
+        tables=tuple(sorted({plan.table, *wan_tables(dict(plan.answers))} - {0})),
         links=tuple(wan.interface for wan in plan.wans if _is_reconfigured(wan, task.files)),
         priority=plan.rule_priority,
         wans=task.wans,
@@ -145,9 +146,16 @@ def _make_journal(task: Task, manifest: Manifest, means: Means) -> Journal:
         directories=apply.missing_directories(means.root, task.files),
         host=means.with_foreign(_host_now(task, means), links),
         tables=tuple(table for table in manifest.tables if table not in old.tables),
+        moved=_moved_tables(old.answers, manifest.answers),
         links=links,
         priority=0 if manifest.priority == old.priority else manifest.priority,
     )
+
+
+def _moved_tables(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[int, ...]:
+    """Those that become another interface's."""
+    later = wan_tables(new)
+    return tuple(table for table, wan in wan_tables(old).items() if later.get(table, wan) != wan)
 
 
 def _host_now(task: Task, means: Means) -> Host:
@@ -216,12 +224,15 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
     """systemd and networkd take the files."""
     plan, bus = task.plan, means.bus
     _make_user(task, means)
+    _stop_timers(task, means, deadline)
     networkd = journal.host.units[NETWORKD]
     if not (networkd.active and networkd.enabled):
         with means.step("starting systemd-networkd, now and at each boot"):
             _enable_networkd(journal.host, means)
             bus.start(NETWORKD, timeout=_left(deadline))
     with means.step(f"systemd-networkd sets up {plan.name}"):
+        for table in journal.moved:
+            flush_table(table)
         bus.reload_networkd()
         bus.reconfigure(plan.name, timeout=_left(deadline))
         bus.wait_configured(plan.name, timeout=_left(deadline))
@@ -265,6 +276,15 @@ def _empty_old_tables(task: Task, manifest: Manifest) -> None:
     """networkd leaves there what router advertisements brought."""
     for table in set(task.manifest.tables if task.manifest else ()).difference(manifest.tables):
         flush_table(table)
+
+
+def _stop_timers(task: Task, means: Means, deadline: float) -> None:
+    """Those whose files are gone: they would stay as units that failed."""
+    for change in task.changes:
+        unit = PurePosixPath(change.path).name
+        if change.after is None and unit.endswith(".timer"):
+            means.bus.stop(unit, timeout=_left(deadline))
+            means.bus.forget_failure(unit)
 
 
 def _wait_for_link(link: str, means: Means, deadline: float) -> None:

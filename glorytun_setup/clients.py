@@ -22,7 +22,9 @@ from glorytun_setup.invitation import IDENTITY_SIZE, Invitation, encode
 from glorytun_setup.manifest import Manifest
 from glorytun_setup.model import Inside, Plan, Role
 from glorytun_setup.removal import remove
+from glorytun_setup.render import expiry_unit
 from glorytun_setup.session import EXPIRES, Session
+from glorytun_setup.take_down import TIMEOUT
 from glorytun_setup.verify import events
 from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NEW_KEY, NONE
@@ -143,11 +145,11 @@ def expire(session: Session, name: str) -> None:
     """
     manifest = session.manifest(name)
     expires_at = int(manifest.answers.get(EXPIRES, 0))
-    if not expires_at:
-        return
-    if _has_come(manifest):
-        answers = {**manifest.answers, EXPIRES: "0"}
-        apply.write_manifest(session.means.root, replace(manifest, answers=answers))
+    if not expires_at or _has_come(manifest):
+        if expires_at:
+            answers = {**manifest.answers, EXPIRES: "0"}
+            apply.write_manifest(session.means.root, replace(manifest, answers=answers))
+        session.means.bus.stop(f"{expiry_unit(name)}.timer", timeout=TIMEOUT)
     elif expires_at <= system_time():
         # Who added the client has agreed.
         remove(replace(session, options=replace(session.options, is_agreed=True)), name)

@@ -130,6 +130,8 @@ class Journal:
     """Before this change."""
     tables: tuple[int, ...] = ()
     """Routing tables that were of no use before it."""
+    moved: tuple[int, ...] = ()
+    """Those that were another interface's before it."""
     links: tuple[str, ...] = ()
     """Interfaces that networkd reconfigures, besides the tunnel's own."""
     priority: int = 0
@@ -220,6 +222,7 @@ def dump_journal(journal: Journal) -> bytes:
             "directories": journal.directories,
             "host": _dump_host(journal.host),
             "tables": journal.tables,
+            "moved": journal.moved,
             "links": journal.links,
             "priority": journal.priority,
         }
@@ -246,6 +249,7 @@ def load_journal(data: bytes, *, name: str) -> Journal:
             directories=tuple(found["directories"]),
             host=_load_host(found["host"]),
             tables=tuple(found["tables"]),
+            moved=tuple(found.get("moved", ())),
             links=tuple(found["links"]),
             priority=found.get("priority", 0),
         )

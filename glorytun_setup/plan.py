@@ -233,6 +233,13 @@ def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
     )
 
 
+def wan_tables(answers: Mapping[str, str]) -> dict[int, str]:
+    """The routing tables of a tunnel's WANs, where they need any."""
+    wans = parse_wans(answers["wans"]) if "wans" in answers else ()
+    first = int(answers.get("table", 0)) + 1
+    return dict(enumerate((wan.interface for wan in wans), first)) if len(wans) > 1 else {}
+
+
 def routing(answers: Mapping[str, str]) -> Routing | None:
     """What the tunnel of some answers takes; None: nothing but what is for its other end."""
     if "through" not in answers:

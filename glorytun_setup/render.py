@@ -52,6 +52,11 @@ def network_file(name: str) -> str:
     return f"{NETWORK}/50-glorytun-{name}.network"
 
 
+def expiry_unit(name: str) -> str:
+    """The units that end a client's tunnel, without what their names end in."""
+    return f"glorytun-invitation-{name}"
+
+
 class _Renderer:
     def __init__(self, plan: Plan, data: Path) -> None:
         self.plan = plan
@@ -65,7 +70,7 @@ class _Renderer:
         self._environment.filters["rate"] = write_rate
         self._nft = f"{CONFIGURATION}/{plan.name}.nft"
         self._sysctl = f"/etc/sysctl.d/50-glorytun-{plan.name}.conf"
-        self._expiry = f"glorytun-invitation-{plan.name}"
+        self._expiry = expiry_unit(plan.name)
         # The same by other ways, as this systemd has them.
         can = plan.systemd_version >= _HAS_REVERSE_PATH_FILTER
         self._loosened_by_networkd = plan.loosened if can else ()

@@ -5,7 +5,7 @@ between is finished by the next run.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from glorytun.errors import SetupError
@@ -33,6 +33,7 @@ from glorytun_setup.means import (
     SetupFailure,
 )
 from glorytun_setup.model import RULES
+from glorytun_setup.render import expiry_unit
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
@@ -218,6 +219,7 @@ def undo(journal: Journal, means: Means) -> list[str]:
         journal.host,
         means,
         tables=journal.tables,
+        moved=journal.moved,
         priority=journal.priority,
         links=journal.links,
         put_files_back=put_files_back,
@@ -235,6 +237,7 @@ def _put_back(
     means: Means,
     *,
     tables: Iterable[int],
+    moved: Iterable[int] = (),
     priority: int,
     links: Iterable[str],
     put_files_back: Callable[[], list[str]],
@@ -248,6 +251,7 @@ def _put_back(
         with means.attempt(f"stopping {unit}", left):
             bus.stop(unit, timeout=TIMEOUT)
             bus.forget_failure(unit)
+            bus.forget_failure(f"{expiry_unit(name)}.timer")
     with means.attempt("what starts at boot", left):
         _disable_again(host, means)
     with means.attempt("files as they were", left):
@@ -257,6 +261,9 @@ def _put_back(
     if not host.has_device:
         with means.attempt(f"removing the device {name}", left):
             delete_device(name)
+    with means.attempt("routing tables that change hands", left) if moved else nullcontext():
+        for table in moved:
+            flush_table(table)
     # One that is to stop reads nothing any more: its own settings have gone with our files.
     if networkd.active:
         _configure_again(name if host.has_device else "", links, means, left)

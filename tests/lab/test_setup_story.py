@@ -284,6 +284,12 @@ def test_a_client_that_came_and_went_stays(fresh: Fresh) -> None:
         listed = said(server, "client", "list")
         assert "bob" in listed
         assert "away" in listed
+        timer = "glorytun-invitation-tun0-bob.timer"
+        assert server.shown("ActiveState", timer) == "inactive"
+        server.systemctl("start", timer)
+        said(server, "edit", "tun0-bob", "--yes", "--port=5099")
+        assert server.shown("LoadState", timer) == "not-found"
+        assert timer not in server.run("systemctl", "list-units", "--all", "--plain").stdout
         revoke(server, "bob")
 
 

@@ -435,6 +435,7 @@ def test_what_is_written_is_read() -> None:
         directories=("/etc/glorytun",),
         host=host,
         tables=(5000,),
+        moved=(5001,),
         links=("wan0",),
     )
     assert load_journal(dump_journal(journal), name="tun0") == journal
