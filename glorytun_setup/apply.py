@@ -10,14 +10,16 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from glorytun.errors import SetupError
 from glorytun_setup.manifest import (
     DIRECTORY,
+    DamagedError,
     Entry,
     Journal,
     Manifest,
@@ -31,6 +33,8 @@ from glorytun_setup.manifest import (
     manifest_path,
 )
 from glorytun_setup.model import File
+
+_T = TypeVar("_T")
 
 MOST_BYTES = 1 << 20
 """Of a file that is in the way: more is nothing that the wizard knows how to put back."""
@@ -157,22 +161,28 @@ def read_file(root: Path, path: str, *, most: int = MOST_BYTES) -> Saved | None:
 # The state of the wizard.
 
 
-def load_manifests(root: Path) -> dict[str, Manifest]:
-    """Those of all tunnels, by name. Raises SetupError."""
-    return {
-        name: load_manifest(saved.content, name=name)
-        for name in _state_names(root, ".json")
-        if (saved := read_file(root, manifest_path(name), most=_MOST_STATE))
-    }
+def load_manifests(root: Path, *, damaged: list[str] | None = None) -> dict[str, Manifest]:
+    """Those of all tunnels, by name. Raises SetupError; what is damaged is noted if it may be."""
+    return dict(_load_all(root, ".json", load_manifest, damaged))
 
 
-def load_journals(root: Path) -> dict[str, Journal]:
-    """Of the changes that were interrupted, by name of the tunnel. Raises SetupError."""
-    return {
-        name: load_journal(saved.content, name=name)
-        for name in _state_names(root, ".journal")
-        if (saved := read_file(root, journal_path(name), most=_MOST_STATE))
-    }
+def load_journals(root: Path, *, damaged: list[str] | None = None) -> dict[str, Journal]:
+    """Of the changes that were interrupted, likewise."""
+    return dict(_load_all(root, ".journal", load_journal, damaged))
+
+
+def _load_all(
+    root: Path, suffix: str, load: Callable[..., _T], damaged: list[str] | None
+) -> Iterator[tuple[str, _T]]:
+    for name in _state_names(root, suffix):
+        saved = read_file(root, f"{DIRECTORY}/{name}{suffix}", most=_MOST_STATE)
+        try:
+            if saved:
+                yield name, load(saved.content, name=name)
+        except DamagedError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
 
 
 def _state_names(root: Path, suffix: str) -> list[str]:

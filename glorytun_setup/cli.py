@@ -20,7 +20,7 @@ from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
 from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
-from glorytun_setup.screen import Screen, read_secret
+from glorytun_setup.screen import Screen, checked, read_secret
 from glorytun_setup.session import Options, Session, open_session
 
 INTERRUPTED = 130
@@ -201,12 +201,14 @@ def _given(words: Words) -> dict[str, str]:
 def _read_key(name: str) -> bytes:
     """Raises KeyFileError."""
     if name != STANDARD_INPUT:
+        _check_file(name)
         return load_key(name)
     return parse_key(read_secret("Secret key (not shown)").encode(), name="standard input")
 
 
 def _read(option: str, name: str) -> str:
     """A text file. Raises SetupError."""
+    _check_file(name)
     if looks_like_key(name) or looks_like_invitation(name):
         raise SetupError(f"{option} takes the name of a file, and this is what belongs into it")
     if name == STANDARD_INPUT:
@@ -216,12 +218,19 @@ def _read(option: str, name: str) -> str:
             return _read_whole(option, file)
     except OSError as error:
         raise SetupError(f"{option}: {quote(name)} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise SetupError(f"{option}: {quote(name)} is no text in UTF-8") from None
+
+
+def _check_file(name: str) -> None:
+    """As the kernel has it. Raises SetupError."""
+    if "\0" in name:
+        raise SetupError(f"{quote(name)} is no name of a file")
 
 
 def _read_whole(option: str, file: TextIO) -> str:
-    text = file.read(_MOST + 1)
+    try:
+        text = checked(file.read(_MOST + 1))
+    except UnicodeError:
+        raise SetupError(f"{option}: this is no text in UTF-8") from None
     if len(text) > _MOST:
         raise SetupError(f"{option}: there are more than {_MOST} characters, which are no answers")
     return text

@@ -177,28 +177,28 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def load_manifest(data: bytes, *, name: str) -> Manifest:
-    """Raises SetupError."""
+    """Raises DamagedError."""
     try:
         found = _load(data)
         return Manifest(
-            name=str(found["name"]),
+            name=_checked_name(found["name"], name),
             entries={
-                path: Entry(
+                _checked_path(path): Entry(
                     digest=entry["sha256"],
                     original=_load_saved(entry["before"]),
                     shared=entry["shared"],
                 )
                 for path, entry in found["files"].items()
             },
-            directories=tuple(found["directories"]),
+            directories=tuple(map(_checked_path, found["directories"])),
             host=_load_host(found["host"]),
-            tables=tuple(found["tables"]),
-            links=tuple(found["links"]),
-            priority=found.get("priority", 0),
+            tables=tuple(map(int, found["tables"])),
+            links=tuple(map(str, found["links"])),
+            priority=int(found.get("priority", 0)),
             wans=tuple(map(_load_link, found.get("wans", ()))),
-            answers=found["answers"],
+            answers=_checked_answers(found["answers"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(manifest_path(name)) from error
 
 
@@ -230,15 +230,15 @@ def dump_journal(journal: Journal) -> bytes:
 
 
 def load_journal(data: bytes, *, name: str) -> Journal:
-    """Raises SetupError."""
+    """Raises DamagedError."""
     try:
         found = _load(data)
         return Journal(
-            name=str(found["name"]),
+            name=_checked_name(found["name"], name),
             purpose=Purpose(found["purpose"]),
             steps=tuple(
                 Step(
-                    path=step["path"],
+                    path=_checked_path(step["path"]),
                     before=_load_saved(step["before"]),
                     digest=step["sha256"],
                     in_place=step["in_place"],
@@ -246,14 +246,14 @@ def load_journal(data: bytes, *, name: str) -> Journal:
                 )
                 for step in found["steps"]
             ),
-            directories=tuple(found["directories"]),
+            directories=tuple(map(_checked_path, found["directories"])),
             host=_load_host(found["host"]),
-            tables=tuple(found["tables"]),
-            moved=tuple(found.get("moved", ())),
-            links=tuple(found["links"]),
-            priority=found.get("priority", 0),
+            tables=tuple(map(int, found["tables"])),
+            moved=tuple(map(int, found.get("moved", ()))),
+            links=tuple(map(str, found["links"])),
+            priority=int(found.get("priority", 0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(journal_path(name)) from error
 
 
@@ -345,8 +345,33 @@ def _load_gateway(found: dict[str, Any] | None) -> Gateway | None:
     return Gateway(source=Source(found["source"]), address=address, metric=found["metric"])
 
 
-def _damaged(path: str) -> SetupError:
-    return SetupError(
+def _checked_name(found: object, name: str) -> str:
+    if found != name:
+        raise ValueError
+    return name
+
+
+def _checked_path(path: str) -> str:
+    """Below the root directory, and nowhere else."""
+    if not path.startswith("/") or {"", ".", ".."} & set(path.split("/")[1:]) or "\0" in path:
+        raise ValueError
+    return path
+
+
+def _checked_answers(found: dict[str, str]) -> dict[str, str]:
+    """With what every tunnel has."""
+    texts = {str(key): str(text) for key, text in found.items()}
+    for key in ("role", "name", "server", "port", "addresses"):
+        texts[key]
+    return texts
+
+
+class DamagedError(SetupError):
+    """What the wizard wrote about a tunnel can't be used."""
+
+
+def _damaged(path: str) -> DamagedError:
+    return DamagedError(
         f"{path} can't be read: it is damaged, or of a newer version",
-        hint="it says what belongs to the tunnel, so that nothing is done without it",
+        hint="restore it from a backup; or move it away, and remove by hand what it lists",
     )

@@ -75,13 +75,22 @@ class Screen:
 
     def _read(self) -> str:
         try:
-            line = sys.stdin.readline(_LONGEST)
-        except UnicodeDecodeError:
+            line = checked(sys.stdin.readline(_LONGEST))
+        except UnicodeError:
             # Not a word of it is shown.
             return "\N{REPLACEMENT CHARACTER}"
         if not line:
             raise Interrupted("there was no answer, and nothing is changed")
         return line.rstrip("\n")
+
+
+def checked(text: str) -> str:
+    """A text that is one: Python lets bytes that are none pass in the locale C.
+
+    Raises UnicodeError.
+    """
+    text.encode()
+    return text
 
 
 def read_secret(prompt: str) -> str:
@@ -91,14 +100,14 @@ def read_secret(prompt: str) -> str:
     """
     try:
         if not sys.stdin.isatty():
-            return sys.stdin.read(_LONGEST)
+            return checked(sys.stdin.read(_LONGEST))
         with _unseen():
             print(f"{prompt}: ", end="", file=sys.stderr, flush=True)
             try:
-                return sys.stdin.readline(_LONGEST)
+                return checked(sys.stdin.readline(_LONGEST))
             finally:
                 print(file=sys.stderr, flush=True)
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise SetupError("what standard input has is no text in UTF-8") from None
 
 

@@ -286,7 +286,10 @@ def open_session(
         elif not only_looks:
             stack.enter_context(locked(ROOT))
             facts = _recover(means, screen) or facts
-        manifests = apply.load_manifests(ROOT)
+        damaged: list[str] | None = [] if only_looks else None
+        manifests = apply.load_manifests(ROOT, damaged=damaged)
+        for text in damaged or ():
+            screen.show(f"Warning: {text}\n")
         yield Session(
             options=options,
             screen=screen,

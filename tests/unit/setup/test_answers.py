@@ -422,8 +422,9 @@ def test_each_question_has_its_own_words() -> None:
         (f"port = {'1' * 5000}", "this is no TOML with answers"),
         (f"port = 0x{'f' * 5000}", "port: neither a text, a number"),
         (f"wans = {'[' * 3000}{']' * 3000}", "this is no TOML"),
+        (f"wans = {'[' * 60000}", "this is no TOML"),
     ],
-    ids=["digits", "hexadecimal", "brackets"],
+    ids=["digits", "hexadecimal", "brackets", "open brackets"],
 )
 def test_monstrous_toml_is_refused_in_a_line(text: str, message: str) -> None:
     with pytest.raises(SetupError, match=message):

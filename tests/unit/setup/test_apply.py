@@ -1,6 +1,7 @@
 """Files are changed as a whole or not at all, never through a symbolic link, and put back."""
 
 import grp
+import json
 import os
 import pwd
 import signal
@@ -39,6 +40,13 @@ CONFIG, KEY = "/etc/glorytun/tun0.conf", "/etc/glorytun/tun0.key"
 DEVICE = "/etc/systemd/network/50-glorytun-tun0.netdev"
 DROP_IN = "/etc/systemd/network/20-wan0.network.d/50-glorytun-tun0.conf"
 
+ANSWERS = {
+    "role": "server",
+    "name": "tun0",
+    "server": "none",
+    "port": "5000",
+    "addresses": "10.77.0.1/30",
+}
 Tree = dict[str, tuple[int, bytes]]
 
 
@@ -109,6 +117,7 @@ def set_up(root: Path, files: tuple[File, ...], *, others: tuple[Manifest, ...] 
             if old
             else apply.missing_directories(root, [file.path for file in files])
         ),
+        answers=ANSWERS,
     )
     journal = journal_of(root, changes, manifest)
     apply.write_journal(root, journal)
@@ -319,12 +328,39 @@ def test_an_owner_that_the_host_does_not_have_is_named(root: Path) -> None:
         find_changes(root, [replace(FILES[0], owner="root", group="no-such-group")])
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\xff", b'{"version": 99}'])
+def damaged(**changes: object) -> bytes:
+    """A manifest that isn't one."""
+    whole = json.loads(dump_manifest(Manifest(name="tun0", entries={}, answers=ANSWERS)))
+    return json.dumps({**whole, **changes}).encode()
+
+
+_ENTRY = {"sha256": "", "before": None, "shared": False}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{}", b"[]", b"\xff", b'{"version": 99}', b"[" * 100_000),
+        damaged(name="tun1"),
+        damaged(answers={}),
+        damaged(answers=[]),
+        damaged(files={"/etc/../root/a": _ENTRY}),
+        damaged(files={"": _ENTRY}),
+        damaged(files={"etc/a": _ENTRY}),
+        damaged(directories=["/etc/"]),
+        damaged(directories=[3]),
+        damaged(tables=["a"]),
+    ],
+)
 def test_a_damaged_manifest_stops_everything(root: Path, damage: bytes) -> None:
+    """But looking, which says it."""
     set_up(root, FILES)
     (root / DIRECTORY[1:] / "tun0.json").write_bytes(damage)
     with pytest.raises(SetupError, match=r"tun0\.json can't be read"):
         apply.load_manifests(root)
+    said: list[str] = []
+    assert apply.load_manifests(root, damaged=said) == {}
+    assert ["tun0.json can't be read" in text for text in said] == [True]
 
 
 # Killed.
@@ -425,7 +461,7 @@ def test_what_is_written_is_read() -> None:
         tables=(5000, 5001),
         links=("wan0",),
         wans=(WAN0, WAN1, WAN2),
-        answers={"role": "client"},
+        answers=ANSWERS,
     )
     assert load_manifest(dump_manifest(manifest), name="tun0") == manifest
     journal = Journal(

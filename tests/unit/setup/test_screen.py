@@ -1,5 +1,6 @@
 """What is read from standard input, be it a terminal or not."""
 
+import os
 import subprocess
 import sys
 
@@ -23,6 +24,19 @@ def test_a_secret_is_not_shown_also_where_the_output_goes_elsewhere(name: str) -
         assert somebody.wait_end() == 0
         assert "64" in somebody.seen
         assert KEY.hex()[:16] not in somebody.seen
+
+
+@pytest.mark.parametrize("option", ["key_file", "invitation_file", "answers"])
+@pytest.mark.parametrize("mode", ["utf8=0", "utf8=1"])
+def test_bytes_that_are_no_text_are_refused_in_a_line(option: str, mode: str) -> None:
+    code = f"from glorytun_setup import cli; cli._given({{'{option}': '-'}})"
+    command = [sys.executable, "-X", mode, "-c", code]
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    result = subprocess.run(
+        command, input=b"\xff\xfe", capture_output=True, cwd=PROJECT, env=environment
+    )
+    assert result.stderr.decode().splitlines()[-1].endswith("no text in UTF-8")
+    assert b"SetupError" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["key", "invitation"])
