@@ -372,7 +372,8 @@ def _give_up(
     log = last_lines(plan.unit, since=began)
     findings: list[Finding] = []
     if not isinstance(error, OSError | Interrupted):
-        with suppress(SetupError):
+        # Whatever it is that keeps us from telling why, the host comes first.
+        with suppress(Exception):
             is_right = means.bus.clock_synchronised()
             facts = gather(means.bus)
             findings = diagnose(
