@@ -195,6 +195,15 @@ def check_networks(networks: Iterable[Network]) -> None:
         seen.append(network)
 
 
+def check_behind(networks: Iterable[Network]) -> None:
+    """That these can be behind a client, for a server that has its own way to the Internet."""
+    networks = tuple(networks)
+    check_networks(networks)
+    for network in networks:
+        if not network.prefixlen:
+            raise ValueError(f"names {network}, and a server can't send everything to its client")
+
+
 def check_table(table: int, facts: Facts) -> None:
     """That a routing table is free; networkd takes numbers from 1."""
     if table in facts.tables:
@@ -373,7 +382,7 @@ def _gateway(wan: Wan, version: int) -> object:
 
 
 def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
-    if plan.through is Through.EVERYTHING:
+    if plan.through is Through.EVERYTHING or not all(each.prefixlen for each in plan.networks):
         yield Problem(message="a server can't send everything to its client")
     if is_private(plan.server_host):
         yield Problem(
