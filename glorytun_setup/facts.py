@@ -51,6 +51,7 @@ _NO_WAN = ("tun", "wireguard", "dummy", "ifb", "sit", "ip6tnl", "ipip", "gre", "
 _INNER = ("bridge", "veth")
 """Kinds that lead to the Internet only where a default route says so."""
 _NETWORK_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+_FORWARDING = {"net/ipv4/ip_forward": 4, "net/ipv6/conf/all/forwarding": 6}
 _QDISCS = ("fq_codel", "cake", "fq", "fq_pie", "pie", "codel", "sfq")
 _UNIT = "systemd/system/glorytun@.service"
 _UNIT_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
@@ -83,6 +84,9 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         rp_filter_all=_number(read_sysctl("net.ipv4.conf.all.rp_filter")),
         rp_filter_default=_number(read_sysctl("net.ipv4.conf.default.rp_filter")),
         dropping=tuple(_dropping()),
+        forwards=frozenset(
+            version for key, version in _FORWARDING.items() if read_sysctl(key) == "1"
+        ),
         has_nft=(root / "usr/sbin/nft").exists(),
         program=find_program(),
         is_packaged=_is_packaged(root),

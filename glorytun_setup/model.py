@@ -160,6 +160,8 @@ class Facts:
     """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
     routings: tuple[Routing, ...] = ()
     """Of the other tunnels that this wizard set up."""
+    forwards: frozenset[int] = frozenset()
+    """IP versions that this host forwards."""
     kept: tuple[Interface, ...] = ()
     """Addresses that the tunnel has already, of which it is."""
 
@@ -239,6 +241,8 @@ class Plan:
     tunnel is answered through the tunnel."""
     loosened: tuple[str, ...] = ()
     """Interfaces whose reverse-path filter would drop what comes by another way: made loose."""
+    masquerades: tuple[Network, ...] = ()
+    """Client: local networks whose packets enter the tunnel with this host's address."""
     keeps_ra: tuple[str, ...] = ()
     """Interfaces on which the kernel would ignore router advertisements once it forwards."""
     qdisc: str = ""
@@ -268,6 +272,11 @@ class Plan:
     def shares(self) -> bool:
         """Whether this server shares its Internet."""
         return self.share4 or self.share6
+
+    @property
+    def has_nft(self) -> bool:
+        """Whether it has rules of nftables."""
+        return self.shares or bool(self.masquerades)
 
     @property
     def unit(self) -> str:

@@ -66,6 +66,7 @@ def _make_client(known: Known) -> Plan:
     networks = chosen_networks(given["through"], [own.own.version for own in plan.insides])
     wans = tuple(_wans(given["wans"], facts, first_table=given["table"] + 1))
     plan = replace(plan, wans=wans)
+    answering = tuple(_answering(plan, facts)) if networks else ()
     return replace(
         plan,
         through=given["through"].through,
@@ -73,7 +74,10 @@ def _make_client(known: Known) -> Plan:
         table=given["table"] if networks else 0,
         rule_priority=given["priority"] if networks or plan.routes_wans else 0,
         outside=_outside(plan, facts) if networks else (),
-        answering=tuple(_answering(plan, facts)) if networks else (),
+        answering=answering,
+        masquerades=_forwarded(answering, networks, facts)
+        if given["masquerade"] and facts.has_nft
+        else (),
         loosened=tuple(_loosened(plan.name, wans, facts)) if networks else (),
     )
 
@@ -146,6 +150,14 @@ def _answering(plan: Plan, facts: Facts) -> Iterator[Network]:
             if address.network not in seen:
                 seen.add(address.network)
                 yield address.network
+
+
+def _forwarded(
+    answering: tuple[Network, ...], networks: tuple[Network, ...], facts: Facts
+) -> tuple[Network, ...]:
+    """Local networks from which this host forwards into the tunnel."""
+    versions = facts.forwards & {network.version for network in networks}
+    return tuple(network for network in answering if network.version in versions)
 
 
 def _loosened(name: str, wans: tuple[Wan, ...], facts: Facts) -> Iterator[str]:

@@ -416,6 +416,17 @@ QUESTIONS = (
         is_asked=False,
     ),
     Question(
+        name="masquerade",
+        prompt="Send what is forwarded from local networks with this host's address",
+        help="Where this host forwards; without it the server has to know those networks "
+        "(--behind there).",
+        parse=parse_yes,
+        write=write_yes,
+        default=lambda known: "yes",
+        applies=_is_client,
+        is_asked=False,
+    ),
+    Question(
         name="local_port",
         prompt="UDP port of this host",
         help="What the client sends from.",

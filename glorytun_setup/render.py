@@ -86,7 +86,7 @@ class _Renderer:
             yield File(path=NETWORKD_CONF, text=text, shared=True)
         yield self._file(f"{CONFIGURATION}/{name}.conf", "tunnel.conf")
         yield self._key()
-        if plan.shares:
+        if plan.has_nft:
             yield self._file(self._nft, "tunnel.nft", only=self._shared_family())
             again = f"{SYSTEM}/nftables.service.d/50-glorytun-{name}.conf"
             yield self._file(again, "nftables.service.conf", nft=self._nft)

@@ -267,6 +267,7 @@ def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     found += _inside_problems(plan, facts)
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
+        found += _lan_problems(plan, facts)
         found += _file_problems(plan, facts)
         found += _order_problems(plan, facts)
     else:
@@ -348,6 +349,25 @@ def _client_problems(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             message="IPv6 goes past the tunnel, which has IPv4 addresses only",
             hint="give both ends of the tunnel IPv6 addresses",
+            is_warning=True,
+        )
+
+
+def _lan_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """Of networks that this host forwards for."""
+    lost = [
+        str(network)
+        for network in plan.answering
+        if network.version in facts.forwards
+        and network.version in {each.version for each in plan.networks}
+        and network not in plan.masquerades
+    ]
+    if lost:
+        yield Problem(
+            message=f"this host forwards for {', '.join(lost)}, which gets no answer through the "
+            "tunnel unless the server knows that it is there (--behind on the server)",
+            hint="--masquerade=yes sends it with this host's address"
+            + ("" if facts.has_nft else "; that takes `apt install nftables`"),
             is_warning=True,
         )
 

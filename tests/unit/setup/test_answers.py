@@ -169,6 +169,7 @@ WRONG = [
     ("behind@server", "somewhere", "'somewhere' has 'somewhere', which is no network"),
     ("behind@server", "0.0.0.0/0", "names 0.0.0.0/0, and a server can't send everything"),
     ("behind@server", "fd00::/8 ::/0", "overlap"),
+    ("masquerade", "sometimes", "'sometimes' is not one of yes, no"),
     ("local_port", "68", "'68' is taken by another program"),
     ("table", "254", "'254' is in use: `ip route show table all` shows by what"),
     ("table", "98", "'98' is in use"),

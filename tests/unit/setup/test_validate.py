@@ -11,6 +11,7 @@ from glorytun_setup.validate import find_host_problems, find_problems
 from tests.unit.setup.golden import SAMPLES, Sample
 from tests.unit.setup.samples import (
     CLIENT,
+    LAN0,
     SERVER,
     UPLINK,
     WAN0,
@@ -155,6 +156,21 @@ def test_what_may_be_meant_so_is_a_warning(
     found = find_problems(make(), host)
     assert [problem.message for problem in found] == [message]
     assert found[0].is_warning
+
+
+FORWARDING = facts(WAN0, WAN1, LAN0, forwards=frozenset({4}))
+
+
+def test_a_network_behind_a_client_is_not_cut_off_silently() -> None:
+    """Without masquerade its packets come to a server that doesn't know where they are from."""
+    assert not find_problems(client_plan(FORWARDING, through="172.16.0.0/12"), FORWARDING)
+    plan = client_plan(FORWARDING, through="172.16.0.0/12", masquerade="no")
+    (problem,) = find_problems(plan, FORWARDING)
+    assert "this host forwards for 192.168.7.0/24, which gets no answer" in problem.message
+    assert problem.is_warning
+    bare = replace(FORWARDING, has_nft=False)
+    (problem,) = find_problems(client_plan(bare, through="172.16.0.0/12"), bare)
+    assert "`apt install nftables`" in problem.hint
 
 
 def test_the_unit_of_another_program_is_in_the_way() -> None:
