@@ -12,7 +12,7 @@ import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -85,17 +85,23 @@ def find_changes(
     """
     wanted = {file.path: file for file in files}
     known = manifest.entries if manifest else {}
+    others = tuple(others)
     elsewhere = {path: entry for other in others for path, entry in other.entries.items()}
+    digests = {(path, e.digest) for other in others for path, e in other.entries.items()}
     stays = {*wanted, *elsewhere, *keep}
     coming = [
-        _coming(root, file, known.get(path) or elsewhere.get(path)) for path, file in wanted.items()
+        _coming(root, file, known.get(path) or elsewhere.get(path), digests)
+        for path, file in wanted.items()
     ]
     going = [_going(root, path, entry) for path, entry in known.items() if path not in stays]
     return tuple(sorted([*coming, *going], key=lambda change: change.path))
 
 
-def _coming(root: Path, file: File, written: Entry | None) -> Change:
-    """From what is there, which was `written` by the wizard if anything was, to a file."""
+def _coming(root: Path, file: File, written: Entry | None, digests: set[tuple[str, str]]) -> Change:
+    """From what is there, which was `written` by the wizard if anything was, to a file.
+
+    `digests` are by path those that other tunnels have of it.
+    """
     before, after = read_file(root, file.path), _owned(file)
     original = written.original if written else before
     ours = {after.digest, written.digest if written else None}
@@ -104,7 +110,9 @@ def _coming(root: Path, file: File, written: Entry | None) -> Change:
         before=before,
         after=after,
         entry=Entry(digest=after.digest, original=original, shared=file.shared),
-        is_foreign=before is not None and before.digest not in ours,
+        is_foreign=before is not None
+        and before.digest not in ours
+        and (file.path, before.digest) not in digests,
         secret=file.secret,
     )
 
@@ -267,6 +275,19 @@ def write_files(root: Path, changes: Iterable[Change], journal: Journal) -> None
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Say what belongs to the tunnel now. Raises SetupError."""
     _replace(root, manifest_path(manifest.name), _state(dump_manifest(manifest)))
+
+
+def tell_others(root: Path, manifest: Manifest, others: Iterable[Manifest]) -> None:
+    """What other tunnels have too is as one of them wrote it last. Raises SetupError."""
+    for other in others:
+        entries = {
+            path: replace(entry, digest=manifest.entries[path].digest)
+            if entry.shared and path in manifest.entries
+            else entry
+            for path, entry in other.entries.items()
+        }
+        if entries != other.entries:
+            write_manifest(root, replace(other, entries=entries))
 
 
 def forget(root: Path, name: str) -> None:

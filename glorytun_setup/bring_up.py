@@ -95,6 +95,7 @@ def bring_up(task: Task, means: Means, *, timeout: float = TIMEOUT) -> None:
         means.watch.check_connection()
         _empty_old_tables(task, manifest)
         apply.write_manifest(means.root, manifest)
+        apply.tell_others(means.root, manifest, task.others)
     except (SetupError, OSError) as error:
         raise _give_up(error, task.plan, journal, means, began) from error
     except BaseException:

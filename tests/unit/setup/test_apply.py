@@ -271,6 +271,23 @@ def test_a_shared_file_stays_for_the_others(root: Path) -> None:
     assert last.after is None
 
 
+def test_what_one_tunnel_changed_is_ours_for_the_others(root: Path) -> None:
+    """Such as a unit with the text of a newer version."""
+    old = file("/etc/systemd/system/glorytun@.service", "[Unit]\n", shared=True)
+    new = file(old.path, "[Unit]\nDescription=x\n", shared=True)
+    first = set_up(root, (*FILES, old))
+    entry = find_changes(root, (old,), others=(first,))[0].entry
+    assert entry
+    other = Manifest(name="tun1", entries={old.path: entry}, answers=ANSWERS)
+    apply.write_manifest(root, other)
+    apply.tell_others(root, set_up(root, (*FILES, new), others=(other,)), (other,))
+    known = apply.load_manifests(root)
+    assert not find_changes(root, (old,), manifest=other, others=(known["tun0"],))[0].is_foreign
+    (last,) = find_changes(root, (), manifest=known["tun1"])
+    assert last.before
+    assert not last.is_foreign
+
+
 # What can't be done.
 
 
