@@ -94,14 +94,14 @@ def public_host(facts: Facts) -> str:
 def inside_addresses(role: Role, key: bytes, facts: Facts) -> list[Interface]:
     """This end's addresses in the tunnel, which follow from the key, so that both ends find them.
 
-    The server is the first host and the client the second. IPv6 where a server leads there. Those
+    The server is the first host and the client the second. IPv4 always, as the client can't know
+    where the server leads; IPv6 where a server leads there. Those
     of a family are missing where this host has routes to all that could be proposed.
     """
     host = 1 if role is Role.SERVER else 2
     links = uplinks(facts) if role is Role.SERVER else []
     has_v6 = any(link.gateway6 for link in links)
-    has_v4 = any(link.gateway4 for link in links) or not has_v6
-    candidates = [_candidates4(key, host)] * has_v4 + [_candidates6(key, host)] * has_v6
+    candidates = [_candidates4(key, host)] + [_candidates6(key, host)] * has_v6
     found = [next((a for a in each if _fits(a, facts)), None) for each in candidates]
     return [own for own in found if own]
 

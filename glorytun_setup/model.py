@@ -160,6 +160,8 @@ class Facts:
     """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
     routings: tuple[Routing, ...] = ()
     """Of the other tunnels that this wizard set up."""
+    leftovers: tuple[tuple[str, str], ...] = ()
+    """Interfaces, with files, that networkd would configure once it is started."""
     forwards: frozenset[int] = frozenset()
     """IP versions that this host forwards."""
     kept: tuple[Interface, ...] = ()

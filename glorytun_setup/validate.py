@@ -38,6 +38,8 @@ _NOT_PUBLIC = tuple(
     )
 )
 """RFC 1918, RFC 6598, RFC 4193: addresses that need a router's help to be reached."""
+_THIS_NETWORK = ip_network("0.0.0.0/8")
+"""RFC 1122 3.2.1.3."""
 _KERNEL_NAMES = ("all", "default", "lo")
 """The first two are directories of /proc/sys/net/ipv4/conf."""
 _PRIVATE_DIRECTORIES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
@@ -83,15 +85,22 @@ def check_port(port: int, facts: Facts) -> None:
 
 def check_server(host: str, facts: Facts) -> None:
     """That a client's server isn't the client."""
-    if is_numeric(host) and _address(host) in _own_addresses(facts):
+    address = _address(host) if is_numeric(host) else None
+    if address and (address.is_loopback or address.is_unspecified or address.is_multicast):
+        raise ValueError("is not the address of another host")
+    if address and address.version == 6 and address.is_link_local and "%" not in host:
+        raise ValueError(f"needs its interface: {host}%wan0")
+    if address in _own_addresses(facts):
         raise ValueError("is an address of this host itself")
 
 
 def check_inside(own: Interface, facts: Facts) -> None:
     """That this end's address can be used inside the tunnel."""
-    if own.is_unspecified or own.is_multicast or own.is_loopback or own.is_link_local:
+    # Not of the interface: that looks at its network too.
+    ip = own.ip
+    if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip.is_link_local:
         raise ValueError("is not the address of one host")
-    if isinstance(own, IPv4Interface) and own.is_reserved:
+    if ip.version == 4 and (ip.is_reserved or ip in _THIS_NETWORK):
         raise ValueError("is in a part of IPv4 that nobody may use")
     network = own.network
     if network.num_addresses == 1:
@@ -263,7 +272,7 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
 
 def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     """What speaks against a plan; `facts` without what belongs to this tunnel already."""
-    found = [*_broken_answers(plan, facts), *_unit_problems(facts)]
+    found = [*_broken_answers(plan, facts), *_unit_problems(facts), *_leftover_problems(facts)]
     found += _inside_problems(plan, facts)
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
@@ -273,6 +282,15 @@ def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     else:
         found += _server_problems(plan, facts)
     return found + list(_network_problems(plan, facts))
+
+
+def _leftover_problems(facts: Facts) -> Iterator[Problem]:
+    for interface, file in facts.leftovers:
+        yield Problem(
+            message=f"once networkd runs, it configures {interface} by {file}",
+            hint="move that away if something else configures it now",
+            is_warning=True,
+        )
 
 
 def _unit_problems(facts: Facts) -> Iterator[Problem]:
@@ -417,6 +435,12 @@ def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
             message=f"a firewall here drops what is forwarded ({', '.join(facts.dropping)} of "
             "nftables), unless a rule lets it",
             hint=f"let pass what comes from {plan.name} and what goes there",
+            is_warning=True,
+        )
+    if plan.share6 and not plan.share4 and plan.inside4:
+        yield Problem(
+            message="this host has no way to the IPv4 Internet that a client could share",
+            hint="a client that isn't invited has to say --through=::/0, and --addresses as here",
             is_warning=True,
         )
     if plan.shares and not facts.has_nft:

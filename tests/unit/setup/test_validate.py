@@ -173,6 +173,22 @@ def test_a_network_behind_a_client_is_not_cut_off_silently() -> None:
     assert "`apt install nftables`" in problem.hint
 
 
+def test_what_a_start_of_networkd_does_besides_is_said() -> None:
+    host = replace(SERVER, leftovers=(("eth0", "/etc/systemd/network/20-x.network"),))
+    (problem,) = find_problems(server_plan(host), host)
+    assert "once networkd runs, it configures eth0 by /etc/systemd/net" in problem.message
+    assert problem.is_warning
+
+
+def test_a_server_without_ipv4_says_what_a_client_has_to() -> None:
+    """Which proposes IPv4 by itself."""
+    host = facts(replace(UPLINK, gateway4=None))
+    plan = server_plan(host)
+    assert [inside.own.version for inside in plan.insides] == [4, 6]
+    (problem,) = find_problems(plan, host)
+    assert "--through=::/0" in problem.hint
+
+
 def test_the_unit_of_another_program_is_in_the_way() -> None:
     host = replace(CLIENT, foreign_unit="/etc/systemd/system/glorytun@.service")
     found = [str(each) for each in find_problems(client_plan(host), host) if not each.is_warning]
