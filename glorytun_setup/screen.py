@@ -1,6 +1,7 @@
 """The user's terminal: what is asked there and shown, also where it is none."""
 
 import io
+import signal
 import sys
 import termios
 from collections.abc import Iterator
@@ -123,8 +124,15 @@ def _unseen() -> Iterator[None]:
         ) from error
     hidden = before.copy()
     hidden[3] &= ~termios.ECHO
+    # Or what ends us would leave a terminal that shows nothing.
+    handlers = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGQUIT, signal.SIGTERM)
+    }
     termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, hidden)
     try:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

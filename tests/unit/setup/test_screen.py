@@ -26,6 +26,18 @@ def test_a_secret_is_not_shown_also_where_the_output_goes_elsewhere(name: str) -
         assert KEY.hex()[:16] not in somebody.seen
 
 
+@pytest.mark.parametrize("key", ["\x03", "\x1c"], ids=["Ctrl-C", "Ctrl-backslash"])
+def test_the_terminal_shows_what_is_typed_again_whatever_ended_it(key: str) -> None:
+    script = f'trap "" INT QUIT; env --default-signal=INT {sys.executable} -c "$1"; stty -a'
+    code = _CODE.format("key", "key")
+    with Person(["sh", "-c", script, "sh", code], cwd=PROJECT) as somebody:
+        somebody.wait_for("(not shown): ")
+        somebody.send(key)
+        assert somebody.wait_end() == 0
+        assert "KeyboardInterrupt" in somebody.seen
+        assert " echo " in somebody.seen
+
+
 @pytest.mark.parametrize("option", ["key_file", "invitation_file", "answers"])
 @pytest.mark.parametrize("mode", ["utf8=0", "utf8=1"])
 def test_bytes_that_are_no_text_are_refused_in_a_line(option: str, mode: str) -> None:
