@@ -114,7 +114,7 @@ def _dispatch(words: Words) -> None:
         overwrites=words.pop("overwrite", False),
         timeout=_parse_timeout(words.pop("timeout", "")),
     )
-    only_looks = do in (_list, _show, _list_clients)
+    only_looks = do in (_list, _show, _list_clients, _invite_client)
     try:
         with open_session(options, Screen(), only_looks=only_looks) as session:
             do(session, words)
@@ -164,6 +164,13 @@ def _revoke_client(session: Session, words: Words) -> None:
     if len(server) > 1:
         raise UsageError("too many words", hint="`glorytun-setup client revoke [TUNNEL] CLIENT`")
     clients.revoke(session, client, *server)
+
+
+def _invite_client(session: Session, words: Words) -> None:
+    *server, client = words["names"]
+    if len(server) > 1:
+        raise UsageError("too many words", hint="`glorytun-setup client invite [TUNNEL] CLIENT`")
+    clients.invite(session, client, *server, as_qr=words.get("qr", False))
 
 
 def _expire_client(session: Session, words: Words) -> None:
@@ -287,7 +294,7 @@ def _parse(argv: list[str]) -> Words:
     verbs.add("show", _show, "show what was planned, and the files").add_argument("tunnel")
     text = "take a tunnel away, and put back what was there"
     verbs.add("remove", _remove, text).add_argument("tunnel")
-    text = "a server's clients: add, list, revoke"
+    text = "a server's clients: add, invite, list, revoke"
     _add_client_verbs(_Verbs(verbs.add("client", _list_clients, text), common))
     return vars(parser.parse_args(argv))
 
@@ -299,6 +306,9 @@ def _add_client_verbs(verbs: _Verbs) -> None:
     text = f"until when the client has to come ({clients.DEFAULT_VALIDITY}), or never"
     add.add_argument("--expires", metavar="TIME", help=text)
     add.add_argument("--qr", action="store_true", help="draw the invitation too")
+    again = verbs.add("invite", _invite_client, "print the invitation of a client again")
+    again.add_argument("names", metavar="[TUNNEL] CLIENT", nargs="+")
+    again.add_argument("--qr", action="store_true", help="draw it too")
     listed = verbs.add("list", _list_clients, "list the clients, and how they are")
     listed.add_argument("server", metavar="TUNNEL", nargs="?")
     revoke = verbs.add("revoke", _revoke_client, "end the tunnel of a client")

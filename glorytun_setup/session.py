@@ -33,6 +33,8 @@ from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NONE
 
 ROOT = Path("/")
+CLIENT_OF, CLIENT = "client_of", "client"
+"""Labels of a client's tunnel: the tunnel of its server, and its name."""
 EXPIRES = "invitation_expires"
 """Label of a client's tunnel: when it goes again unless the client comes, seconds since 1970."""
 
