@@ -23,7 +23,7 @@ route add 203.0.116.0/24 nexthop via 10.1.0.9 dev a0 nexthop via 10.1.0.8 dev a0
 rule add from 198.51.100.7 table 500 priority 300
 rule add not fwmark 0x80/0xff table 52 priority 301
 rule add table main suppress_prefixlength 0 priority 302
--6 rule add from 2001:db8:77::/64 iif lo table 500 priority 303"""
+-6 rule add from 2001:db8:77::/64 fwmark 1 table 500 priority 303"""
 _TAKE = """address flush dev a0 scope global
 route flush type unreachable
 -6 route flush type prohibit
