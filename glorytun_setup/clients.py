@@ -30,7 +30,7 @@ from glorytun_setup.verify import events
 from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NEW_KEY, NONE
 
-SERVER, IDENTITY = CLIENT_OF, "invitation"
+SERVER, IDENTITY = CLIENT_OF, "invitation_id"
 """Labels: the tunnel of the server, and the invitation's identity."""
 INVITED = "invited"
 """Label: when that was, seconds since 1970."""

@@ -263,6 +263,7 @@ def test_a_client_that_does_not_come_in_time_goes_again(fresh: Fresh) -> None:
         name = "tun0-bob"
         assert "bob" in said(server, "client", "list")
         assert invitation in said(server, "client", "invite", "bob")
+        assert "could not be set up" not in said(server, "show", name)
         timer = f"glorytun-invitation-{name}.timer"
         assert server.shown("ActiveState", timer) == "active"
         said(server, "client", "expire", name)
