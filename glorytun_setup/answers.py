@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from glorytun.config import nearest, quote
@@ -13,8 +12,8 @@ from glorytun_setup.words import write_all, write_yes
 _LARGEST = 2**63 - 1
 """What a number in TOML may be, and more than any answer is."""
 
-Ask = Callable[[Question, Known, str], Any]
-"""Asks a question, whose default is the text: returns the value."""
+Ask = Callable[[Question, Known, str, str], Any]
+"""Asks a question, whose default is the first text, with a remark: returns the value."""
 
 
 def settle(
@@ -52,9 +51,11 @@ def _settle(
     if text:
         hint = f"it is the invitation that says so; {question.option} says otherwise"
         return _checked(question, text, known, hint=hint)
-    text = _proposed(question, known, saved)
+    text, remark = _proposed(question, known, saved)
     if ask and question.is_asked:
-        return ask(question, known, text)
+        return ask(question, known, text, remark)
+    if remark and question.is_asked:
+        raise SetupError(f"{question.given_as}: {remark}", hint=f"{question.option} says otherwise")
     if not text:
         raise SetupError(
             "; ".join(
@@ -76,14 +77,16 @@ def _checked(question: Question, text: str, known: Known, *, hint: str) -> Any:
         raise SetupError(f"{question.given_as}: {complaint}", hint=hint) from None
 
 
-def _proposed(question: Question, known: Known, saved: Mapping[str, str]) -> str:
-    """What was saved, if it can still be, else the default."""
-    text = saved.get(question.name, "")
+def _proposed(question: Question, known: Known, saved: Mapping[str, str]) -> tuple[str, str]:
+    """What was saved, if it can still be, else the default and why."""
+    text, remark = saved.get(question.name, ""), ""
     if text:
-        with suppress(ValueError):
+        try:
             question.answer(text, known)
-            return text
-    return question.default(known)
+            return text, ""
+        except ValueError as error:
+            remark = f"it was so till now, but {question.complaint(text, error)}"
+    return question.default(known), remark
 
 
 def written(known: Known) -> tuple[tuple[str, str], ...]:

@@ -10,14 +10,16 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from glorytun.errors import SetupError
 from glorytun_setup.manifest import (
     DIRECTORY,
+    DamagedError,
     Entry,
     Journal,
     Manifest,
@@ -32,8 +34,12 @@ from glorytun_setup.manifest import (
 )
 from glorytun_setup.model import File
 
+_T = TypeVar("_T")
+
 MOST_BYTES = 1 << 20
 """Of a file that is in the way: more is nothing that the wizard knows how to put back."""
+_MOST_STATE = 1 << 26
+"""Of what the wizard wrote itself, such as many routes of others."""
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 _STATE_MODE = 0o600
 _SUFFIX = ".glorytun-setup"
@@ -79,17 +85,23 @@ def find_changes(
     """
     wanted = {file.path: file for file in files}
     known = manifest.entries if manifest else {}
+    others = tuple(others)
     elsewhere = {path: entry for other in others for path, entry in other.entries.items()}
+    digests = {(path, e.digest) for other in others for path, e in other.entries.items()}
     stays = {*wanted, *elsewhere, *keep}
     coming = [
-        _coming(root, file, known.get(path) or elsewhere.get(path)) for path, file in wanted.items()
+        _coming(root, file, known.get(path) or elsewhere.get(path), digests)
+        for path, file in wanted.items()
     ]
     going = [_going(root, path, entry) for path, entry in known.items() if path not in stays]
     return tuple(sorted([*coming, *going], key=lambda change: change.path))
 
 
-def _coming(root: Path, file: File, written: Entry | None) -> Change:
-    """From what is there, which was `written` by the wizard if anything was, to a file."""
+def _coming(root: Path, file: File, written: Entry | None, digests: set[tuple[str, str]]) -> Change:
+    """From what is there, which was `written` by the wizard if anything was, to a file.
+
+    `digests` are by path those that other tunnels have of it.
+    """
     before, after = read_file(root, file.path), _owned(file)
     original = written.original if written else before
     ours = {after.digest, written.digest if written else None}
@@ -98,7 +110,9 @@ def _coming(root: Path, file: File, written: Entry | None) -> Change:
         before=before,
         after=after,
         entry=Entry(digest=after.digest, original=original, shared=file.shared),
-        is_foreign=before is not None and before.digest not in ours,
+        is_foreign=before is not None
+        and before.digest not in ours
+        and (file.path, before.digest) not in digests,
         secret=file.secret,
     )
 
@@ -129,7 +143,7 @@ def directories_of(others: Iterable[Manifest], paths: Iterable[str]) -> set[str]
     return {path for other in others for path in other.directories if path in above}
 
 
-def read_file(root: Path, path: str) -> Saved | None:
+def read_file(root: Path, path: str, *, most: int = MOST_BYTES) -> Saved | None:
     """A file, or None without it. Raises SetupError for what is no plain file."""
     try:
         with _directory(root, path) as (directory, name):
@@ -140,7 +154,7 @@ def read_file(root: Path, path: str) -> Saved | None:
         raise _failed(path, "can't be read", error) from error
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
             raise SetupError(
                 f"{path} is in the way: no plain file of usual size", hint="move it elsewhere"
             )
@@ -155,22 +169,28 @@ def read_file(root: Path, path: str) -> Saved | None:
 # The state of the wizard.
 
 
-def load_manifests(root: Path) -> dict[str, Manifest]:
-    """Those of all tunnels, by name. Raises SetupError."""
-    return {
-        name: load_manifest(saved.content, name=name)
-        for name in _state_names(root, ".json")
-        if (saved := read_file(root, manifest_path(name)))
-    }
+def load_manifests(root: Path, *, damaged: list[str] | None = None) -> dict[str, Manifest]:
+    """Those of all tunnels, by name. Raises SetupError; what is damaged is noted if it may be."""
+    return dict(_load_all(root, ".json", load_manifest, damaged))
 
 
-def load_journals(root: Path) -> dict[str, Journal]:
-    """Of the changes that were interrupted, by name of the tunnel. Raises SetupError."""
-    return {
-        name: load_journal(saved.content, name=name)
-        for name in _state_names(root, ".journal")
-        if (saved := read_file(root, journal_path(name)))
-    }
+def load_journals(root: Path, *, damaged: list[str] | None = None) -> dict[str, Journal]:
+    """Of the changes that were interrupted, likewise."""
+    return dict(_load_all(root, ".journal", load_journal, damaged))
+
+
+def _load_all(
+    root: Path, suffix: str, load: Callable[..., _T], damaged: list[str] | None
+) -> Iterator[tuple[str, _T]]:
+    for name in _state_names(root, suffix):
+        saved = read_file(root, f"{DIRECTORY}/{name}{suffix}", most=_MOST_STATE)
+        try:
+            if saved:
+                yield name, load(saved.content, name=name)
+        except DamagedError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
 
 
 def _state_names(root: Path, suffix: str) -> list[str]:
@@ -255,6 +275,19 @@ def write_files(root: Path, changes: Iterable[Change], journal: Journal) -> None
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Say what belongs to the tunnel now. Raises SetupError."""
     _replace(root, manifest_path(manifest.name), _state(dump_manifest(manifest)))
+
+
+def tell_others(root: Path, manifest: Manifest, others: Iterable[Manifest]) -> None:
+    """What other tunnels have too is as one of them wrote it last. Raises SetupError."""
+    for other in others:
+        entries = {
+            path: replace(entry, digest=manifest.entries[path].digest)
+            if entry.shared and path in manifest.entries
+            else entry
+            for path, entry in other.entries.items()
+        }
+        if entries != other.entries:
+            write_manifest(root, replace(other, entries=entries))
 
 
 def forget(root: Path, name: str) -> None:

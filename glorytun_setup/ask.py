@@ -13,12 +13,12 @@ class Asker:
         self._screen = screen
         self._is_begun = False
 
-    def __call__(self, question: Question, known: Known, default: str) -> Any:
+    def __call__(self, question: Question, known: Known, default: str, remark: str = "") -> Any:
         """The value of the answer. Raises Interrupted when none comes."""
         if not self._is_begun:
             self._is_begun = True
             self._screen.show("Enter takes what is in brackets, ? explains, Ctrl-C ends it all.")
-        for line in question.found(known):
+        for line in (*question.found(known), *filter(None, [remark])):
             self._screen.show(f"  {line}")
         while True:
             text = self._read(question, default).strip() or default

@@ -6,13 +6,14 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import gather
-from glorytun_setup.kernel import FORWARDING, parse_sysctls, read_sysctl
+from glorytun_setup.foreign import put_back
+from glorytun_setup.kernel import FORWARDING, flush_table, parse_sysctls, read_sysctl
 from glorytun_setup.manifest import Host, Journal, Manifest, Purpose, UnitBefore
 from glorytun_setup.means import (
     NETWORKD,
@@ -22,7 +23,9 @@ from glorytun_setup.means import (
     Means,
     SetupFailure,
 )
-from glorytun_setup.model import File, Plan, Role, Wan
+from glorytun_setup.model import File, Link, Plan, Role, Wan
+from glorytun_setup.plan import wan_tables
+from glorytun_setup.render import network_file
 from glorytun_setup.take_down import undo
 from glorytun_setup.terminal import Interrupted
 from glorytun_setup.verify import (
@@ -65,6 +68,8 @@ class Task:
     """What the tunnel has so far."""
     others: tuple[Manifest, ...] = ()
     """Other tunnels."""
+    wans: tuple[Link, ...] = ()
+    """Those of the plan, as they were found."""
 
     @property
     def is_needed(self) -> bool:
@@ -88,7 +93,9 @@ def bring_up(task: Task, means: Means, *, timeout: float = TIMEOUT) -> None:
             _wait_for_server(task.plan, means, deadline, was_away=was_away)
             _wait_for_failed(journal, means, deadline)
         means.watch.check_connection()
+        _empty_old_tables(task, manifest)
         apply.write_manifest(means.root, manifest)
+        apply.tell_others(means.root, manifest, task.others)
     except (SetupError, OSError) as error:
         raise _give_up(error, task.plan, journal, means, began) from error
     except BaseException:
@@ -122,25 +129,34 @@ def _future_manifest(task: Task, means: Means) -> Manifest:
         entries={change.path: change.entry for change in task.changes if change.entry},
         directories=tuple(sorted(directories)),
         host=_original_host(task, means),
-        tables=tuple(sorted({plan.table, *(wan.table for wan in plan.wans)} - {0})),
+        tables=tuple(sorted({plan.table, *wan_tables(dict(plan.answers))} - {0})),
         links=tuple(wan.interface for wan in plan.wans if _is_reconfigured(wan, task.files)),
         priority=plan.rule_priority,
+        wans=task.wans,
         answers=dict(plan.answers),
     )
 
 
 def _make_journal(task: Task, manifest: Manifest, means: Means) -> Journal:
     old = task.manifest or Manifest(name=manifest.name, entries={})
+    links = tuple(sorted({*manifest.links, *old.links}))
     return Journal(
         name=manifest.name,
         purpose=Purpose.SET_UP,
         steps=(*apply.steps(task.changes), apply.manifest_step(means.root, manifest)),
         directories=apply.missing_directories(means.root, task.files),
-        host=_host_now(task, means),
+        host=means.with_foreign(_host_now(task, means), links),
         tables=tuple(table for table in manifest.tables if table not in old.tables),
-        links=tuple(sorted({*manifest.links, *old.links})),
+        moved=_moved_tables(old.answers, manifest.answers),
+        links=links,
         priority=0 if manifest.priority == old.priority else manifest.priority,
     )
+
+
+def _moved_tables(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[int, ...]:
+    """Those that become another interface's."""
+    later = wan_tables(new)
+    return tuple(table for table, wan in wan_tables(old).items() if later.get(table, wan) != wan)
 
 
 def _host_now(task: Task, means: Means) -> Host:
@@ -209,18 +225,25 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
     """systemd and networkd take the files."""
     plan, bus = task.plan, means.bus
     _make_user(task, means)
+    _stop_timers(task, means, deadline)
     networkd = journal.host.units[NETWORKD]
     if not (networkd.active and networkd.enabled):
         with means.step("starting systemd-networkd, now and at each boot"):
             _enable_networkd(journal.host, means)
             bus.start(NETWORKD, timeout=_left(deadline))
     with means.step(f"systemd-networkd sets up {plan.name}"):
+        for table in journal.moved:
+            flush_table(table)
         bus.reload_networkd()
         bus.reconfigure(plan.name, timeout=_left(deadline))
         bus.wait_configured(plan.name, timeout=_left(deadline))
+        _check_configured(plan, means)
     for link in journal.links:
         with means.step(f"{link} has its addresses again"):
             _wait_for_link(link, means, deadline)
+    if journal.host.foreign:
+        with means.step("what others set up is there as it was"):
+            put_back(journal.host)
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
         bus.enable(TARGET, plan.unit)
@@ -232,6 +255,37 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
                 f"{plan.unit} runs, but nothing answers `glorytun show dev {plan.name}`",
                 hint=f"`systemctl cat {plan.unit}` shows what it runs",
             )
+
+
+def _check_configured(plan: Plan, means: Means) -> None:
+    """That it is by our file, and not by one that comes before. Raises SetupError."""
+    found, own = means.bus.link_details(plan.name), network_file(plan.name)
+    if found.network_file != own:
+        raise SetupError(
+            f"networkd sets up {plan.name} by {found.network_file or 'no file'} and not by {own}",
+            hint=f"the first file whose [Match] fits counts: let that one leave {plan.name} out",
+        )
+    missing = [inside.own for inside in plan.insides if str(inside.own.ip) not in found.addresses]
+    if missing:
+        raise SetupError(
+            f"networkd has not given {plan.name} its address {missing[0]}",
+            hint=f"`networkctl cat {plan.name}` shows by what it is set up",
+        )
+
+
+def _empty_old_tables(task: Task, manifest: Manifest) -> None:
+    """networkd leaves there what router advertisements brought."""
+    for table in set(task.manifest.tables if task.manifest else ()).difference(manifest.tables):
+        flush_table(table)
+
+
+def _stop_timers(task: Task, means: Means, deadline: float) -> None:
+    """Those whose files are gone: they would stay as units that failed."""
+    for change in task.changes:
+        unit = PurePosixPath(change.path).name
+        if change.after is None and unit.endswith(".timer"):
+            means.bus.stop(unit, timeout=_left(deadline))
+            means.bus.forget_failure(unit)
 
 
 def _wait_for_link(link: str, means: Means, deadline: float) -> None:
@@ -319,7 +373,8 @@ def _give_up(
     log = last_lines(plan.unit, since=began)
     findings: list[Finding] = []
     if not isinstance(error, OSError | Interrupted):
-        with suppress(SetupError):
+        # Whatever it is that keeps us from telling why, the host comes first.
+        with suppress(Exception):
             is_right = means.bus.clock_synchronised()
             facts = gather(means.bus)
             findings = diagnose(

@@ -9,11 +9,13 @@ Nothing secret is ever passed here.
 """
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 
 from glorytun.errors import SetupError
@@ -54,6 +56,17 @@ class UnitState:
     @property
     def is_enabled(self) -> bool:
         return self.file == "enabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkDetails:
+    """What networkd knows of a link."""
+
+    network_file: str = ""
+    """By which it configures it; empty: none."""
+    addresses: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    """Those of the addresses that are not by its configuration."""
 
 
 class Bus(Protocol):
@@ -100,6 +113,9 @@ class Bus(Protocol):
 
     def link_states(self, link: str) -> tuple[str, str]:
         """networkd's AdministrativeState and OperationalState; empty without the link."""
+
+    def link_details(self, link: str) -> LinkDetails:
+        """More of what networkd knows of a link, if it knows it."""
 
     def clock_synchronised(self) -> bool:
         """Whether somebody keeps this host's clock right."""
@@ -249,6 +265,22 @@ class SystemBus:
         except SetupError:
             return "", ""  # It has just gone.
         return str(shown["AdministrativeState"]), str(shown["OperationalState"])
+
+    def link_details(self, link: str) -> LinkDetails:
+        path = self._link(link)
+        if path is None:
+            return LinkDetails()
+        index = int(self._networkd("GetLinkByName", "s", link)[0])
+        found = json.loads(self._networkd("DescribeLink", "i", index))
+        addresses = {
+            str(ip_address(bytes(entry["Address"]))): entry["ConfigSource"]
+            for entry in found.get("Addresses", ())
+        }
+        return LinkDetails(
+            network_file=found.get("NetworkFile", ""),
+            addresses=frozenset(addresses),
+            foreign=frozenset(own for own, source in addresses.items() if source == "foreign"),
+        )
 
     def _link(self, name: str) -> str | None:
         """The object of a link, or None without one."""

@@ -13,14 +13,14 @@ from typing import Any, NoReturn, TextIO
 from glorytun.config import Bounds, quote, time_within
 from glorytun.core.settings import SECOND
 from glorytun.errors import GlorytunError, SetupError, UsageError
-from glorytun.keyfile import load_key, looks_like_key, mask_keys
+from glorytun.keyfile import load_key, looks_like_key, mask_keys, parse_key
 from glorytun_setup import clients, listing, set_up
 from glorytun_setup.answers import read_toml
 from glorytun_setup.bring_up import TIMEOUT
 from glorytun_setup.invitation import looks_like_invitation
 from glorytun_setup.means import Busy, SetupFailure
 from glorytun_setup.questions import QUESTIONS
-from glorytun_setup.screen import Screen
+from glorytun_setup.screen import Screen, checked, read_secret
 from glorytun_setup.session import Options, Session, open_session
 
 INTERRUPTED = 130
@@ -114,7 +114,7 @@ def _dispatch(words: Words) -> None:
         overwrites=words.pop("overwrite", False),
         timeout=_parse_timeout(words.pop("timeout", "")),
     )
-    only_looks = do in (_list, _show, _list_clients)
+    only_looks = do in (_list, _show, _list_clients, _invite_client)
     try:
         with open_session(options, Screen(), only_looks=only_looks) as session:
             do(session, words)
@@ -166,6 +166,13 @@ def _revoke_client(session: Session, words: Words) -> None:
     clients.revoke(session, client, *server)
 
 
+def _invite_client(session: Session, words: Words) -> None:
+    *server, client = words["names"]
+    if len(server) > 1:
+        raise UsageError("too many words", hint="`glorytun-setup client invite [TUNNEL] CLIENT`")
+    clients.invite(session, client, *server, as_qr=words.get("qr", False))
+
+
 def _expire_client(session: Session, words: Words) -> None:
     clients.expire(session, words["tunnel"])
 
@@ -189,14 +196,26 @@ def _given(words: Words) -> dict[str, str]:
     found = read_toml(_read("--answers", words["answers"])) if "answers" in words else {}
     found |= {name: text for name, text in words.items() if name in names}
     if "key_file" in found:
-        found["key"] = load_key(found.pop("key_file")).hex()
+        found["key"] = _read_key(found.pop("key_file")).hex()
     if "invitation_file" in found:
-        found["invitation"] = _read("invitation_file", found.pop("invitation_file")).strip()
+        name = found.pop("invitation_file")
+        is_typed = name == STANDARD_INPUT
+        text = read_secret("Invitation (not shown)") if is_typed else _read("invitation_file", name)
+        found["invitation"] = text.strip()
     return found
+
+
+def _read_key(name: str) -> bytes:
+    """Raises KeyFileError."""
+    if name != STANDARD_INPUT:
+        _check_file(name)
+        return load_key(name)
+    return parse_key(read_secret("Secret key (not shown)").encode(), name="standard input")
 
 
 def _read(option: str, name: str) -> str:
     """A text file. Raises SetupError."""
+    _check_file(name)
     if looks_like_key(name) or looks_like_invitation(name):
         raise SetupError(f"{option} takes the name of a file, and this is what belongs into it")
     if name == STANDARD_INPUT:
@@ -206,12 +225,19 @@ def _read(option: str, name: str) -> str:
             return _read_whole(option, file)
     except OSError as error:
         raise SetupError(f"{option}: {quote(name)} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise SetupError(f"{option}: {quote(name)} is no text in UTF-8") from None
+
+
+def _check_file(name: str) -> None:
+    """As the kernel has it. Raises SetupError."""
+    if "\0" in name:
+        raise SetupError(f"{quote(name)} is no name of a file")
 
 
 def _read_whole(option: str, file: TextIO) -> str:
-    text = file.read(_MOST + 1)
+    try:
+        text = checked(file.read(_MOST + 1))
+    except UnicodeError:
+        raise SetupError(f"{option}: this is no text in UTF-8") from None
     if len(text) > _MOST:
         raise SetupError(f"{option}: there are more than {_MOST} characters, which are no answers")
     return text
@@ -273,7 +299,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs.add("show", _show, "show what was planned, and the files").add_argument("tunnel")
     text = "take a tunnel away, and put back what was there"
     verbs.add("remove", _remove, text).add_argument("tunnel")
-    text = "a server's clients: add, list, revoke"
+    text = "a server's clients: add, invite, list, revoke"
     _add_client_verbs(_Verbs(verbs.add("client", _list_clients, text), common))
     return parser
 
@@ -285,6 +311,9 @@ def _add_client_verbs(verbs: _Verbs) -> None:
     text = f"until when the client has to come ({clients.DEFAULT_VALIDITY}), or never"
     add.add_argument("--expires", metavar="TIME", help=text)
     add.add_argument("--qr", action="store_true", help="draw the invitation too")
+    again = verbs.add("invite", _invite_client, "print the invitation of a client again")
+    again.add_argument("names", metavar="[TUNNEL] CLIENT", nargs="+")
+    again.add_argument("--qr", action="store_true", help="draw it too")
     listed = verbs.add("list", _list_clients, "list the clients, and how they are")
     listed.add_argument("server", metavar="TUNNEL", nargs="?")
     revoke = verbs.add("revoke", _revoke_client, "end the tunnel of a client")

@@ -21,14 +21,17 @@ from glorytun_setup.answers import settle
 from glorytun_setup.invitation import IDENTITY_SIZE, Invitation, encode
 from glorytun_setup.manifest import Manifest
 from glorytun_setup.model import Inside, Plan, Role
+from glorytun_setup.plan import make_plan
 from glorytun_setup.removal import remove
-from glorytun_setup.session import EXPIRES, Session
+from glorytun_setup.render import expiry_unit
+from glorytun_setup.session import CLIENT, CLIENT_OF, EXPIRES, Session
+from glorytun_setup.take_down import TIMEOUT
 from glorytun_setup.verify import events
 from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NEW_KEY, NONE
 
-SERVER, CLIENT, IDENTITY = "client_of", "client", "invitation"
-"""Labels: the tunnel of the server, the name of the client, and the invitation's identity."""
+SERVER, IDENTITY = CLIENT_OF, "invitation_id"
+"""Labels: the tunnel of the server, and the invitation's identity."""
 INVITED = "invited"
 """Label: when that was, seconds since 1970."""
 MAX_NAME = 15
@@ -75,15 +78,36 @@ def add(session: Session, server: str, client: str, *, validity: int, as_qr: boo
     }
 
     def tell(plan: Plan) -> None:
-        line = encode(_invitation(plan, identity))
-        session.screen.show(
-            f"\n{client} is invited. Run `glorytun-setup join` there, and paste this line. Whoever "
-            f"has it has the key:\n\n{line}\n"
-        )
-        if as_qr:
-            session.screen.show(qr.draw(line))
+        _show_invitation(session, client, _invitation(plan, identity), as_qr=as_qr)
 
     session.carry_out(settle(given, session.known()), labels, then=tell)
+
+
+def invite(session: Session, client: str, server: str = "", *, as_qr: bool) -> None:
+    """Print the invitation of a client again, as its tunnel is now. Raises SetupError."""
+    if as_qr:
+        qr.check(sys.stdout.encoding)
+    manifest = _the_one(session, client, server)
+    known = settle(manifest.answers, session.known(manifest.name))
+    expires_at = int(manifest.answers.get(EXPIRES, 0))
+    if expires_at and expires_at <= system_time():
+        raise SetupError(
+            f"the invitation of {client} has expired",
+            hint=f"`glorytun-setup client revoke {client}`, and add it anew",
+        )
+    plan = replace(make_plan(known), expires_at=expires_at)
+    identity = bytes.fromhex(manifest.answers[IDENTITY])
+    _show_invitation(session, client, _invitation(plan, identity), as_qr=as_qr)
+
+
+def _show_invitation(session: Session, client: str, invitation: Invitation, *, as_qr: bool) -> None:
+    line = encode(invitation)
+    session.screen.show(
+        f"\n{client} is invited. Run `glorytun-setup join` there, and paste this line. Whoever "
+        f"has it has the key:\n\n{line}\n"
+    )
+    if as_qr:
+        session.screen.show(qr.draw(line))
 
 
 def check_client(client: str, server: str) -> None:
@@ -108,11 +132,19 @@ def list_clients(session: Session, server: str = "") -> None:
                     *(answers["peers"], _state(manifest)),
                 )
             )
+    if len(rows) == 1:
+        session.screen.show("There is no client yet: `glorytun-setup client add` invites one.")
+        return
     session.screen.show(columns(rows))
 
 
 def revoke(session: Session, client: str, server: str = "") -> None:
     """End the tunnel of a client. Raises SetupError."""
+    remove(session, _the_one(session, client, server).name, spares_key=False)
+
+
+def _the_one(session: Session, client: str, server: str) -> Manifest:
+    """The tunnel of a client. Raises SetupError."""
     found = _find(session, client, server)
     if not found:
         raise SetupError(
@@ -121,7 +153,7 @@ def revoke(session: Session, client: str, server: str = "") -> None:
     if len(found) > 1:
         names = ", ".join(manifest.answers[SERVER] for manifest in found)
         raise SetupError(f"several servers have a client {client} ({names})", hint="name one")
-    remove(session, found[0].name, spares_key=False)
+    return found[0]
 
 
 def remove_server(session: Session, name: str) -> None:
@@ -143,11 +175,11 @@ def expire(session: Session, name: str) -> None:
     """
     manifest = session.manifest(name)
     expires_at = int(manifest.answers.get(EXPIRES, 0))
-    if not expires_at:
-        return
-    if _has_come(manifest):
-        answers = {**manifest.answers, EXPIRES: "0"}
-        apply.write_manifest(session.means.root, replace(manifest, answers=answers))
+    if not expires_at or _has_come(manifest):
+        if expires_at:
+            answers = {**manifest.answers, EXPIRES: "0"}
+            apply.write_manifest(session.means.root, replace(manifest, answers=answers))
+        session.means.bus.stop(f"{expiry_unit(name)}.timer", timeout=TIMEOUT)
     elif expires_at <= system_time():
         # Who added the client has agreed.
         remove(replace(session, options=replace(session.options, is_agreed=True)), name)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import (
-    IPv4Address,
     IPv4Interface,
+    IPv4Network,
     IPv6Address,
     IPv6Interface,
 )
@@ -18,9 +18,11 @@ FIRST_NUMBER = 7100
 """Of routing tables and priorities: far from what others take by themselves."""
 
 _TRIES = 64
-_POOL4 = IPv4Address("10.64.0.0")
-"""10.64.0.0/10, in networks of four addresses: seldom what routers at home have."""
-_POOL4_BITS = 20
+_POOLS4 = tuple(
+    map(IPv4Network, ("10.64.0.0/10", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"))
+)
+"""Taken in networks of four addresses. The first is seldom what routers at home have."""
+_LENGTH4 = 30
 
 
 def free_name(facts: Facts) -> str:
@@ -92,20 +94,24 @@ def public_host(facts: Facts) -> str:
 def inside_addresses(role: Role, key: bytes, facts: Facts) -> list[Interface]:
     """This end's addresses in the tunnel, which follow from the key, so that both ends find them.
 
-    The server is the first host and the client the second. IPv6 where a server leads there.
+    The server is the first host and the client the second. IPv4 always, as the client can't know
+    where the server leads; IPv6 where a server leads there. Those
+    of a family are missing where this host has routes to all that could be proposed.
     """
     host = 1 if role is Role.SERVER else 2
     links = uplinks(facts) if role is Role.SERVER else []
     has_v6 = any(link.gateway6 for link in links)
-    has_v4 = any(link.gateway4 for link in links) or not has_v6
-    candidates = [_candidates4(key, host)] * has_v4 + [_candidates6(key, host)] * has_v6
-    return [next(a for a in each if _fits(a, facts)) for each in candidates]
+    candidates = [_candidates4(key, host)] + [_candidates6(key, host)] * has_v6
+    found = [next((a for a in each if _fits(a, facts)), None) for each in candidates]
+    return [own for own in found if own]
 
 
 def _candidates4(key: bytes, host: int) -> Iterator[Interface]:
-    for digest in _digests(key):
-        index = int.from_bytes(digest, "big") >> (8 * len(digest) - _POOL4_BITS)
-        yield IPv4Interface((_POOL4 + 4 * index + host, 30))
+    for pool in _POOLS4:
+        bits = _LENGTH4 - pool.prefixlen
+        for digest in _digests(key):
+            index = int.from_bytes(digest, "big") >> (8 * len(digest) - bits)
+            yield IPv4Interface((pool.network_address + 4 * index + host, _LENGTH4))
 
 
 def _candidates6(key: bytes, host: int) -> Iterator[Interface]:

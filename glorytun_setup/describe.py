@@ -118,6 +118,11 @@ def _describe_client_routing(plan: Plan) -> Iterator[str]:
             "Each of these interfaces gets its own gateway for what is sent from its address; "
             "networkd sets it up again for that, which may take a moment."
         )
+    if plan.masquerades:
+        yield (
+            f"What this host forwards from {_and(list(map(str, plan.masquerades)))} enters the "
+            "tunnel with its own address (nftables), the only one that the server knows."
+        )
     if plan.rule_priority:
         yield from _describe_numbers(plan)
     if plan.loosened:
@@ -171,6 +176,11 @@ def _describe_device(plan: Plan) -> Iterator[str]:
     yield (
         f"networkd makes the device {plan.name}; {plan.unit} runs the tunnel, now and at each boot."
     )
+    if plan.starts_networkd:
+        yield (
+            "networkd, which doesn't run by itself here, leaves rules, routes and addresses alone "
+            "that others set up."
+        )
     if plan.program:
         yield (
             f"No package brought glorytun here: the service of {plan.program} and its user are set "

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from shutil import which
@@ -51,6 +52,7 @@ _NO_WAN = ("tun", "wireguard", "dummy", "ifb", "sit", "ip6tnl", "ipip", "gre", "
 _INNER = ("bridge", "veth")
 """Kinds that lead to the Internet only where a default route says so."""
 _NETWORK_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+_FORWARDING = {"net/ipv4/ip_forward": 4, "net/ipv6/conf/all/forwarding": 6}
 _QDISCS = ("fq_codel", "cake", "fq", "fq_pie", "pie", "codel", "sfq")
 _UNIT = "systemd/system/glorytun@.service"
 _UNIT_DIRECTORIES = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
@@ -63,13 +65,14 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
     """All of it; without a bus what the rest tells. Raises SetupError."""
     links, messages = _read_netlink()
     networkd = _unit(bus, "systemd-networkd.service")
+    is_active = networkd is not None and networkd.is_active
     return Facts(
         is_root=os.geteuid() == 0,
         systemd_version=_systemd_version(bus, root),
         has_bus=bus is not None,
         has_networkd=networkd is not None and networkd.load == "loaded",
         networkd_masked=networkd is not None and networkd.load == "masked",
-        networkd_active=networkd is not None and networkd.is_active,
+        networkd_active=is_active,
         networkd_enabled=networkd is not None and networkd.is_enabled,
         links=tuple(_describe_link(link, messages, root) for link in links),
         routes=tuple(sorted(set(_destinations(messages["routes"])), key=str)),
@@ -83,6 +86,10 @@ def gather(bus: Bus | None, *, root: Path = Path("/")) -> Facts:
         rp_filter_all=_number(read_sysctl("net.ipv4.conf.all.rp_filter")),
         rp_filter_default=_number(read_sysctl("net.ipv4.conf.default.rp_filter")),
         dropping=tuple(_dropping()),
+        leftovers=() if is_active else tuple(_leftovers(links, root)),
+        forwards=frozenset(
+            version for key, version in _FORWARDING.items() if read_sysctl(key) == "1"
+        ),
         has_nft=(root / "usr/sbin/nft").exists(),
         program=find_program(),
         is_packaged=_is_packaged(root),
@@ -300,6 +307,21 @@ def _matches(file: Path, pattern: str) -> list[str]:
         return re.findall(pattern, file.read_text(errors="replace"), re.MULTILINE)
     except OSError:
         return []
+
+
+def _leftovers(links: list[Any], root: Path) -> Iterator[tuple[str, str]]:
+    """Who has a file in the directories of the administrator, by its name (systemd.network(5))."""
+    files = {
+        file.name: file
+        for directory in ("run", "etc")
+        for file in (root / directory / "systemd/network").glob("*.network")
+    }
+    for name in sorted(str(link.get_attr("IFLA_IFNAME")) for link in links):
+        for _, file in sorted(files.items()):
+            patterns = " ".join(_matches(file, r"^\s*Name\s*=\s*(.*)$")).split()
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                yield name, f"/{file.relative_to(root)}"
+                break
 
 
 def _manager(index: int, name: str, root: Path) -> tuple[Manager, str | None]:

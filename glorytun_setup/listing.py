@@ -20,7 +20,7 @@ def list_tunnels(session: Session) -> None:
         )
         for manifest in session.manifests.values()
     ]
-    for name in apply.load_journals(session.means.root):
+    for name in apply.load_journals(session.means.root, damaged=[]):
         session.screen.show(_unfinished(name))
     if len(rows) == 1:
         session.screen.show("There is no tunnel yet: `glorytun-setup` makes one.")
@@ -31,7 +31,7 @@ def list_tunnels(session: Session) -> None:
 def show_tunnel(session: Session, name: str) -> None:
     """What was planned, whether it runs, and whose its files are. Raises SetupError."""
     show = session.screen.show
-    if name in apply.load_journals(session.means.root):
+    if name in apply.load_journals(session.means.root, damaged=[]):
         show(_unfinished(name))
     manifest = session.manifest(name)
     try:

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 from glorytun.errors import SetupError
+from glorytun_setup.model import Gateway, Link, Manager, Source
 
 DIRECTORY = "/var/lib/glorytun/setup"
 VERSION = 1
@@ -51,6 +53,10 @@ class Host:
     units: Mapping[str, UnitBefore] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     has_device: bool = False
+    foreign: tuple[bytes, ...] = ()
+    """Rules, addresses and routes of somebody else's, as `foreign.remember` has them."""
+    boot: str = ""
+    """The boot in which they were there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,8 @@ class Manifest:
     """Interfaces, besides its own, that it has networkd configure otherwise."""
     priority: int = 0
     """The first of the `RULES` priorities of its rules; 0: it has none."""
+    wans: tuple[Link, ...] = ()
+    """A client's, as they were then: one that is down now still belongs to it."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """By TOML key, without the secret one."""
 
@@ -122,6 +130,8 @@ class Journal:
     """Before this change."""
     tables: tuple[int, ...] = ()
     """Routing tables that were of no use before it."""
+    moved: tuple[int, ...] = ()
+    """Those that were another interface's before it."""
     links: tuple[str, ...] = ()
     """Interfaces that networkd reconfigures, besides the tunnel's own."""
     priority: int = 0
@@ -160,33 +170,35 @@ def dump_manifest(manifest: Manifest) -> bytes:
             "tables": manifest.tables,
             "links": manifest.links,
             "priority": manifest.priority,
+            "wans": [_dump_link(link) for link in manifest.wans],
             "answers": dict(manifest.answers),
         }
     )
 
 
 def load_manifest(data: bytes, *, name: str) -> Manifest:
-    """Raises SetupError."""
+    """Raises DamagedError."""
     try:
         found = _load(data)
         return Manifest(
-            name=str(found["name"]),
+            name=_checked_name(found["name"], name),
             entries={
-                path: Entry(
+                _checked_path(path): Entry(
                     digest=entry["sha256"],
                     original=_load_saved(entry["before"]),
                     shared=entry["shared"],
                 )
                 for path, entry in found["files"].items()
             },
-            directories=tuple(found["directories"]),
+            directories=tuple(map(_checked_path, found["directories"])),
             host=_load_host(found["host"]),
-            tables=tuple(found["tables"]),
-            links=tuple(found["links"]),
-            priority=found.get("priority", 0),
-            answers=found["answers"],
+            tables=tuple(map(int, found["tables"])),
+            links=tuple(map(str, found["links"])),
+            priority=int(found.get("priority", 0)),
+            wans=tuple(map(_load_link, found.get("wans", ()))),
+            answers=_checked_answers(found["answers"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(manifest_path(name)) from error
 
 
@@ -210,6 +222,7 @@ def dump_journal(journal: Journal) -> bytes:
             "directories": journal.directories,
             "host": _dump_host(journal.host),
             "tables": journal.tables,
+            "moved": journal.moved,
             "links": journal.links,
             "priority": journal.priority,
         }
@@ -217,15 +230,15 @@ def dump_journal(journal: Journal) -> bytes:
 
 
 def load_journal(data: bytes, *, name: str) -> Journal:
-    """Raises SetupError."""
+    """Raises DamagedError."""
     try:
         found = _load(data)
         return Journal(
-            name=str(found["name"]),
+            name=_checked_name(found["name"], name),
             purpose=Purpose(found["purpose"]),
             steps=tuple(
                 Step(
-                    path=step["path"],
+                    path=_checked_path(step["path"]),
                     before=_load_saved(step["before"]),
                     digest=step["sha256"],
                     in_place=step["in_place"],
@@ -233,13 +246,14 @@ def load_journal(data: bytes, *, name: str) -> Journal:
                 )
                 for step in found["steps"]
             ),
-            directories=tuple(found["directories"]),
+            directories=tuple(map(_checked_path, found["directories"])),
             host=_load_host(found["host"]),
-            tables=tuple(found["tables"]),
-            links=tuple(found["links"]),
-            priority=found.get("priority", 0),
+            tables=tuple(map(int, found["tables"])),
+            moved=tuple(map(int, found.get("moved", ()))),
+            links=tuple(map(str, found["links"])),
+            priority=int(found.get("priority", 0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(journal_path(name)) from error
 
 
@@ -272,7 +286,13 @@ def _dump_host(host: Host) -> dict[str, Any]:
     units = {
         name: {"enabled": unit.enabled, "active": unit.active} for name, unit in host.units.items()
     }
-    return {"units": units, "sysctls": dict(host.sysctls), "has_device": host.has_device}
+    return {
+        "units": units,
+        "sysctls": dict(host.sysctls),
+        "has_device": host.has_device,
+        "foreign": [b64encode(message).decode() for message in host.foreign],
+        "boot": host.boot,
+    }
 
 
 def _load_host(found: dict[str, Any]) -> Host:
@@ -280,11 +300,78 @@ def _load_host(found: dict[str, Any]) -> Host:
         name: UnitBefore(enabled=unit["enabled"], active=unit["active"])
         for name, unit in found["units"].items()
     }
-    return Host(units=units, sysctls=found["sysctls"], has_device=found["has_device"])
+    return Host(
+        units=units,
+        sysctls=found["sysctls"],
+        has_device=found["has_device"],
+        foreign=tuple(b64decode(message) for message in found.get("foreign", ())),
+        boot=found.get("boot", ""),
+    )
 
 
-def _damaged(path: str) -> SetupError:
-    return SetupError(
+def _dump_link(link: Link) -> dict[str, Any]:
+    return {
+        "name": link.name,
+        "manager": link.manager,
+        "network_file": link.network_file,
+        "addresses": list(map(str, link.addresses)),
+        "gateway4": _dump_gateway(link.gateway4),
+        "gateway6": _dump_gateway(link.gateway6),
+    }
+
+
+def _load_link(found: dict[str, Any]) -> Link:
+    return Link(
+        name=found["name"],
+        manager=Manager(found["manager"]),
+        network_file=found["network_file"],
+        addresses=tuple(map(ip_interface, found["addresses"])),
+        gateway4=_load_gateway(found["gateway4"]),
+        gateway6=_load_gateway(found["gateway6"]),
+    )
+
+
+def _dump_gateway(gateway: Gateway | None) -> dict[str, Any] | None:
+    if gateway is None:
+        return None
+    address = str(gateway.address) if gateway.address else None
+    return {"source": gateway.source, "address": address, "metric": gateway.metric}
+
+
+def _load_gateway(found: dict[str, Any] | None) -> Gateway | None:
+    if found is None:
+        return None
+    address = ip_address(found["address"]) if found["address"] else None
+    return Gateway(source=Source(found["source"]), address=address, metric=found["metric"])
+
+
+def _checked_name(found: object, name: str) -> str:
+    if found != name:
+        raise ValueError
+    return name
+
+
+def _checked_path(path: str) -> str:
+    """Below the root directory, and nowhere else."""
+    if not path.startswith("/") or {"", ".", ".."} & set(path.split("/")[1:]) or "\0" in path:
+        raise ValueError
+    return path
+
+
+def _checked_answers(found: dict[str, str]) -> dict[str, str]:
+    """With what every tunnel has."""
+    texts = {str(key): str(text) for key, text in found.items()}
+    for key in ("role", "name", "server", "port", "addresses"):
+        texts[key]
+    return texts
+
+
+class DamagedError(SetupError):
+    """What the wizard wrote about a tunnel can't be used."""
+
+
+def _damaged(path: str) -> DamagedError:
+    return DamagedError(
         f"{path} can't be read: it is damaged, or of a newer version",
-        hint="it says what belongs to the tunnel, so that nothing is done without it",
+        hint="restore it from a backup; or move it away, and remove by hand what it lists",
     )

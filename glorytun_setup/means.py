@@ -4,12 +4,14 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from glorytun.errors import SetupError
+from glorytun_setup import foreign
 from glorytun_setup.bus import Bus
+from glorytun_setup.manifest import Host
 from glorytun_setup.terminal import Watch
 from glorytun_setup.verify import Finding
 from glorytun_setup.waiting import now, wait_until
@@ -19,6 +21,8 @@ LINK_TIMEOUT = 10.0
 _BEGINNING = 1.0
 """Seconds for networkd to begin with what it was told."""
 _LOCK = "run/glorytun-setup.lock"
+_PATIENCE = 5.0
+"""Seconds that another run has for ending."""
 
 TARGET = "glorytun.target"
 NETWORKD = "systemd-networkd.service"
@@ -116,6 +120,16 @@ class Means:
         wait_until(lambda: self.bus.link_states(link)[0] != "failed", timeout=_BEGINNING)
         return self._waits_for(link, timeout) != "failed"
 
+    def with_foreign(self, host: Host, links: Iterable[str]) -> Host:
+        """And what others set up, as far as networkd takes it away when it reconfigures links.
+
+        Raises SetupError.
+        """
+        # To ask it anything would start it.
+        asked = links if self.bus.unit(NETWORKD).is_active else ()
+        addresses = {link: self.bus.link_details(link).foreign for link in asked}
+        return replace(host, foreign=foreign.remember(addresses), boot=foreign.boot())
+
     def _waits_for(self, link: str, timeout: float) -> str:
         """The state that networkd has a link in, in the end."""
 
@@ -130,25 +144,32 @@ class Means:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Keep other runs from changing the host. Raises SetupError while one does."""
+    """Keep other runs from changing the host. Raises Busy while one does."""
     path = root / _LOCK
+    # A timer's run is short.
+    file = wait_until(lambda: _lock(path), timeout=_PATIENCE)
+    if file is None:
+        raise Busy("another glorytun-setup is changing this host", hint="wait until it has ended")
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> TextIO | None:
+    """The file, open and locked; None while another run has it. Raises SetupError."""
     try:
         file = path.open("a+")
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise SetupError(f"{path} can't be opened: {reason}", hint="run it as root") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another run may have ended, and removed it, just before.
-            is_ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except OSError:
-            is_ours = False
-        if not is_ours:
-            raise Busy(
-                "another glorytun-setup is changing this host", hint="wait until it has ended"
-            )
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another run may have ended, and removed it, just before.
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except OSError:
+        pass
+    file.close()
+    return None

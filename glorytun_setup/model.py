@@ -160,6 +160,12 @@ class Facts:
     """Chains of nftables that drop what is forwarded unless a rule lets it: `ip filter FORWARD`."""
     routings: tuple[Routing, ...] = ()
     """Of the other tunnels that this wizard set up."""
+    leftovers: tuple[tuple[str, str], ...] = ()
+    """Interfaces, with files, that networkd would configure once it is started."""
+    forwards: frozenset[int] = frozenset()
+    """IP versions that this host forwards."""
+    kept: tuple[Interface, ...] = ()
+    """Addresses that the tunnel has already, of which it is."""
 
     def link(self, name: str) -> Link | None:
         """The interface of this name."""
@@ -237,6 +243,8 @@ class Plan:
     tunnel is answered through the tunnel."""
     loosened: tuple[str, ...] = ()
     """Interfaces whose reverse-path filter would drop what comes by another way: made loose."""
+    masquerades: tuple[Network, ...] = ()
+    """Client: local networks whose packets enter the tunnel with this host's address."""
     keeps_ra: tuple[str, ...] = ()
     """Interfaces on which the kernel would ignore router advertisements once it forwards."""
     qdisc: str = ""
@@ -244,6 +252,9 @@ class Plan:
     expires_at: int = 0
     """Server: when the tunnel goes again unless its client comes, seconds since 1970; 0: never."""
     systemd_version: int
+    starts_networkd: bool = False
+    """Whether networkd didn't run before the wizard's tunnels, which is then to spare what others
+    set up."""
     program: str = ""
     """Of an installation without a package, which needs the units too; empty: packaged."""
     answers: tuple[tuple[str, str], ...] = ()
@@ -263,6 +274,11 @@ class Plan:
     def shares(self) -> bool:
         """Whether this server shares its Internet."""
         return self.share4 or self.share6
+
+    @property
+    def has_nft(self) -> bool:
+        """Whether it has rules of nftables."""
+        return self.shares or bool(self.masquerades)
 
     @property
     def unit(self) -> str:

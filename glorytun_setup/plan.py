@@ -1,6 +1,6 @@
 """From answers to a plan, and what belongs to a plan already."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -66,6 +66,7 @@ def _make_client(known: Known) -> Plan:
     networks = chosen_networks(given["through"], [own.own.version for own in plan.insides])
     wans = tuple(_wans(given["wans"], facts, first_table=given["table"] + 1))
     plan = replace(plan, wans=wans)
+    answering = tuple(_answering(plan, facts)) if networks else ()
     return replace(
         plan,
         through=given["through"].through,
@@ -73,7 +74,10 @@ def _make_client(known: Known) -> Plan:
         table=given["table"] if networks else 0,
         rule_priority=given["priority"] if networks or plan.routes_wans else 0,
         outside=_outside(plan, facts) if networks else (),
-        answering=tuple(_answering(plan, facts)) if networks else (),
+        answering=answering,
+        masquerades=_forwarded(answering, networks, facts)
+        if given["masquerade"] and facts.has_nft
+        else (),
         loosened=tuple(_loosened(plan.name, wans, facts)) if networks else (),
     )
 
@@ -94,6 +98,7 @@ def _make_common(known: Known, *, local_port: int) -> Plan:
         inside6=insides.get(6),
         qdisc=_qdisc(facts),
         systemd_version=facts.systemd_version,
+        starts_networkd=not facts.networkd_active,
         program="" if facts.is_packaged else facts.program,
         answers=written(known),
     )
@@ -147,6 +152,14 @@ def _answering(plan: Plan, facts: Facts) -> Iterator[Network]:
                 yield address.network
 
 
+def _forwarded(
+    answering: tuple[Network, ...], networks: tuple[Network, ...], facts: Facts
+) -> tuple[Network, ...]:
+    """Local networks from which this host forwards into the tunnel."""
+    versions = facts.forwards & {network.version for network in networks}
+    return tuple(network for network in answering if network.version in versions)
+
+
 def _loosened(name: str, wans: tuple[Wan, ...], facts: Facts) -> Iterator[str]:
     """Interfaces on which a strict reverse-path filter would drop what is right."""
     # The higher of both counts (ip-sysctl.rst), so that 2 on the interface is enough.
@@ -173,9 +186,41 @@ def _qdisc(facts: Facts) -> str:
     return _BETTER_QDISC if is_better else ""
 
 
-def original(facts: Facts, sysctls: Mapping[str, str]) -> Facts:
-    """The host with settings of the kernel as they were before the wizard: it needs them again."""
-    return replace(facts, links=tuple(_before(sysctls, link) for link in facts.links))
+def original(facts: Facts, sysctls: Mapping[str, str], *, ran_networkd: bool = True) -> Facts:
+    """The host with settings of the kernel as they were before the wizard: it needs them again.
+
+    `ran_networkd` is whether networkd ran before the wizard's first tunnel.
+    """
+    return replace(
+        facts,
+        links=tuple(_before(sysctls, link) for link in facts.links),
+        networkd_active=facts.networkd_active and ran_networkd,
+    )
+
+
+def recalled(facts: Facts, wans: Iterable[Link]) -> Facts:
+    """The host with a tunnel's WANs as they were, where they lead nowhere now."""
+    down = {link.name: link for link in wans if is_down(facts, link.name)}
+    there = tuple(_recalled(link, down.pop(link.name, None)) for link in facts.links)
+    return replace(facts, links=(*there, *down.values()))
+
+
+def is_down(facts: Facts, name: str) -> bool:
+    """Whether an interface leads nowhere now, or isn't there."""
+    link = facts.link(name)
+    return link is None or (link.gateway4 is None and link.gateway6 is None)
+
+
+def _recalled(link: Link, then: Link | None) -> Link:
+    if then is None:
+        return link
+    return replace(
+        link,
+        addresses=then.addresses,
+        gateway4=then.gateway4,
+        gateway6=then.gateway6,
+        is_physical=then.is_physical,
+    )
 
 
 def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
@@ -196,7 +241,15 @@ def without(facts: Facts, *, name: str, answers: Mapping[str, str]) -> Facts:
             range(first, first + RULES) if first else ()
         ),
         routes=tuple(route for route in facts.routes if route not in networks),
+        kept=parse_addresses(answers["addresses"]),
     )
+
+
+def wan_tables(answers: Mapping[str, str]) -> dict[int, str]:
+    """The routing tables of a tunnel's WANs, where they need any."""
+    wans = parse_wans(answers["wans"]) if "wans" in answers else ()
+    first = int(answers.get("table", 0)) + 1
+    return dict(enumerate((wan.interface for wan in wans), first)) if len(wans) > 1 else {}
 
 
 def routing(answers: Mapping[str, str]) -> Routing | None:

@@ -14,6 +14,7 @@ from glorytun_setup import defaults
 from glorytun_setup.invitation import Invitation
 from glorytun_setup.model import Facts, Inside, Interface, Link, Role, Through
 from glorytun_setup.validate import (
+    check_behind,
     check_inside,
     check_name,
     check_networks,
@@ -409,9 +410,20 @@ QUESTIONS = (
         help="As in `192.168.7.0/24`, or none.",
         parse=parse_networks,
         write=lambda networks: write_all(networks) or NONE,
-        check=lambda networks, known: check_networks(networks),
+        check=lambda networks, known: check_behind(networks),
         default=lambda known: NONE,
         applies=_is_server,
+        is_asked=False,
+    ),
+    Question(
+        name="masquerade",
+        prompt="Send what is forwarded from local networks with this host's address",
+        help="Where this host forwards; without it the server has to know those networks "
+        "(--behind there).",
+        parse=parse_yes,
+        write=write_yes,
+        default=lambda known: "yes",
+        applies=_is_client,
         is_asked=False,
     ),
     Question(

@@ -53,9 +53,9 @@ def remove(session: Session, name: str, *, spares_key: bool = True) -> None:
 
 
 def _check_kept(paths: Iterable[str]) -> None:
-    """A WAN's drop-in can't stay: its rules lead to tables and rules that go. Raises SetupError."""
+    """None of networkd's can stay: its rules lead to tables that go. Raises SetupError."""
     for path in sorted(paths):
-        if path.startswith(f"{NETWORK}/") and path.endswith(".conf"):
+        if path.startswith(f"{NETWORK}/"):
             raise SetupError(
                 f"{path} was edited by hand, and can't stay without the tunnel",
                 hint="--overwrite lets it go; what you need of it belongs into a file of your own",

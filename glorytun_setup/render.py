@@ -15,6 +15,9 @@ from glorytun_setup.model import File, Gateway, Plan, Source, Wan
 CONFIGURATION = "/etc/glorytun"
 NETWORK = "/etc/systemd/network"
 SYSTEM = "/etc/systemd/system"
+NETWORKD_CONF = "/etc/systemd/networkd.conf.d/50-glorytun.conf"
+"""Of all tunnels, where networkd runs for them alone."""
+_SHARED_HEADER = "# Written by glorytun-setup, which takes it away with the last tunnel."
 
 SHARED_UNITS = {
     "glorytun@.service": f"{SYSTEM}/glorytun@.service",
@@ -44,6 +47,16 @@ def key_file(name: str) -> str:
     return f"{CONFIGURATION}/{name}.key"
 
 
+def network_file(name: str) -> str:
+    """By what networkd sets up the device of a tunnel."""
+    return f"{NETWORK}/50-glorytun-{name}.network"
+
+
+def expiry_unit(name: str) -> str:
+    """The units that end a client's tunnel, without what their names end in."""
+    return f"glorytun-invitation-{name}"
+
+
 class _Renderer:
     def __init__(self, plan: Plan, data: Path) -> None:
         self.plan = plan
@@ -57,7 +70,7 @@ class _Renderer:
         self._environment.filters["rate"] = write_rate
         self._nft = f"{CONFIGURATION}/{plan.name}.nft"
         self._sysctl = f"/etc/sysctl.d/50-glorytun-{plan.name}.conf"
-        self._expiry = f"glorytun-invitation-{plan.name}"
+        self._expiry = expiry_unit(plan.name)
         # The same by other ways, as this systemd has them.
         can = plan.systemd_version >= _HAS_REVERSE_PATH_FILTER
         self._loosened_by_networkd = plan.loosened if can else ()
@@ -68,9 +81,12 @@ class _Renderer:
         plan, name = self.plan, self.plan.name
         if plan.program:
             yield from self._shared_units()
+        if plan.starts_networkd:
+            text = self._text("networkd.conf", header=_SHARED_HEADER)
+            yield File(path=NETWORKD_CONF, text=text, shared=True)
         yield self._file(f"{CONFIGURATION}/{name}.conf", "tunnel.conf")
         yield self._key()
-        if plan.shares:
+        if plan.has_nft:
             yield self._file(self._nft, "tunnel.nft", only=self._shared_family())
             again = f"{SYSTEM}/nftables.service.d/50-glorytun-{name}.conf"
             yield self._file(again, "nftables.service.conf", nft=self._nft)
@@ -108,15 +124,14 @@ class _Renderer:
         return File(path=key_file(self.plan.name), text=text, mode=0o600, secret=True)
 
     def _shared_units(self) -> Iterator[File]:
-        header = "# Written by glorytun-setup, which takes it away with the last tunnel."
         for source, path in SHARED_UNITS.items():
-            text = self._text("unit", source=source, header=header)
+            text = self._text("unit", source=source, header=_SHARED_HEADER)
             yield File(path=path, text=text, shared=True)
 
     def _network(self) -> File:
         versions = tuple(sorted({network.version for network in self.plan.networks}))
         return self._file(
-            f"{NETWORK}/50-glorytun-{self.plan.name}.network",
+            network_file(self.plan.name),
             "tunnel.network",
             versions=versions,
             family=_FAMILIES[versions],

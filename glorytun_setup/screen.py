@@ -1,6 +1,7 @@
 """The user's terminal: what is asked there and shown, also where it is none."""
 
 import io
+import signal
 import sys
 import termios
 from collections.abc import Iterator
@@ -46,10 +47,6 @@ class Screen:
             finally:
                 print(flush=True)  # The end of the line that isn't shown either.
 
-    def read_all(self) -> str:
-        """What standard input has, where it is no terminal."""
-        return sys.stdin.read(_LONGEST)
-
     def confirm(self, prompt: str, *, default: bool) -> bool:
         """Whether the user agrees."""
         choices = "Y/n" if default else "y/N"
@@ -79,13 +76,40 @@ class Screen:
 
     def _read(self) -> str:
         try:
-            line = sys.stdin.readline(_LONGEST)
-        except UnicodeDecodeError:
+            line = checked(sys.stdin.readline(_LONGEST))
+        except UnicodeError:
             # Not a word of it is shown.
             return "\N{REPLACEMENT CHARACTER}"
         if not line:
             raise Interrupted("there was no answer, and nothing is changed")
         return line.rstrip("\n")
+
+
+def checked(text: str) -> str:
+    """A text that is one: Python lets bytes that are none pass in the locale C.
+
+    Raises UnicodeError.
+    """
+    text.encode()
+    return text
+
+
+def read_secret(prompt: str) -> str:
+    """All that standard input has; on a terminal a line, of which nothing is shown.
+
+    Standard output may be no terminal. Raises SetupError.
+    """
+    try:
+        if not sys.stdin.isatty():
+            return checked(sys.stdin.read(_LONGEST))
+        with _unseen():
+            print(f"{prompt}: ", end="", file=sys.stderr, flush=True)
+            try:
+                return checked(sys.stdin.readline(_LONGEST))
+            finally:
+                print(file=sys.stderr, flush=True)
+    except UnicodeError:
+        raise SetupError("what standard input has is no text in UTF-8") from None
 
 
 @contextmanager
@@ -100,8 +124,15 @@ def _unseen() -> Iterator[None]:
         ) from error
     hidden = before.copy()
     hidden[3] &= ~termios.ECHO
+    # Or what ends us would leave a terminal that shows nothing.
+    handlers = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGQUIT, signal.SIGTERM)
+    }
     termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, hidden)
     try:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -22,9 +22,9 @@ from glorytun_setup.facts import gather
 from glorytun_setup.manifest import Manifest
 from glorytun_setup.means import Means, locked
 from glorytun_setup.model import Facts, File, Plan
-from glorytun_setup.plan import make_plan, original, routing, without
+from glorytun_setup.plan import is_down, make_plan, original, recalled, routing, without
 from glorytun_setup.questions import Known
-from glorytun_setup.render import CONFIGURATION, key_file, render
+from glorytun_setup.render import CONFIGURATION, NETWORKD_CONF, key_file, render
 from glorytun_setup.screen import Screen
 from glorytun_setup.take_down import recover
 from glorytun_setup.terminal import Interrupted, Watch, find_session
@@ -33,6 +33,8 @@ from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NONE
 
 ROOT = Path("/")
+CLIENT_OF, CLIENT = "client_of", "client"
+"""Labels of a client's tunnel: the tunnel of its server, and its name."""
 EXPIRES = "invitation_expires"
 """Label of a client's tunnel: when it goes again unless the client comes, seconds since 1970."""
 
@@ -99,11 +101,15 @@ class Session:
     def _facts_without(self, name: str) -> Facts:
         manifests = self.manifests.values()
         sysctls = {key: value for each in manifests for key, value in each.host.sysctls.items()}
-        facts = original(self.facts, sysctls)
+        ran = not any(NETWORKD_CONF in each.entries for each in manifests)
+        facts = original(self.facts, sysctls, ran_networkd=ran)
         others = (each.answers for each in manifests if each.name != name)
         facts = replace(facts, routings=tuple(filter(None, map(routing, others))))
         manifest = self.manifests.get(name)
-        return without(facts, name=name, answers=manifest.answers) if manifest else facts
+        if manifest is None:
+            return facts
+        facts = recalled(facts, manifest.wans)
+        return without(facts, name=name, answers=manifest.answers)
 
     def settle(self, given: Mapping[str, str], name: str = "") -> Known:
         """Every question answered, of a new tunnel or one that is there. Raises SetupError."""
@@ -132,7 +138,7 @@ class Session:
             expires_at=int(labels.get(EXPIRES, 0)),
         )
         self._check(plan, known.facts)
-        task = self._task(plan)
+        task = self._task(plan, known.facts)
         self.screen.show(f"\n{describe(plan)}")
         if not task.is_needed and self._runs(plan):
             self._remember(task)
@@ -167,20 +173,30 @@ class Session:
 
     def _check(self, plan: Plan, facts: Facts) -> None:
         """Say all that speaks against a plan. Raises SetupError."""
+        for wan in plan.wans:
+            if is_down(self.facts, wan.interface):
+                self.screen.show(f"Warning: {wan.interface} leads nowhere now, and stays as it is.")
         problems = find_problems(plan, facts)
         for problem in problems:
             if problem.is_warning:
                 self.screen.show(f"Warning: {problem}")
         raise_problems([problem for problem in problems if not problem.is_warning])
 
-    def _task(self, plan: Plan) -> Task:
+    def _task(self, plan: Plan, facts: Facts) -> Task:
         files = render(plan, data_directory())
         manifest = self.manifests.get(plan.name)
         others = tuple(each for name, each in self.manifests.items() if name != plan.name)
         changes = apply.find_changes(
             self.means.root, files.values(), manifest=manifest, others=others
         )
-        return Task(plan=plan, files=files, changes=changes, manifest=manifest, others=others)
+        return Task(
+            plan=plan,
+            files=files,
+            changes=changes,
+            manifest=manifest,
+            others=others,
+            wans=tuple(filter(None, (facts.link(wan.interface) for wan in plan.wans))),
+        )
 
     def _runs(self, plan: Plan) -> bool:
         unit = self.means.bus.unit(plan.unit)
@@ -272,7 +288,10 @@ def open_session(
         elif not only_looks:
             stack.enter_context(locked(ROOT))
             facts = _recover(means, screen) or facts
-        manifests = apply.load_manifests(ROOT)
+        damaged: list[str] | None = [] if only_looks else None
+        manifests = apply.load_manifests(ROOT, damaged=damaged)
+        for text in damaged or ():
+            screen.show(f"Warning: {text}\n")
         yield Session(
             options=options,
             screen=screen,

@@ -11,10 +11,13 @@ from glorytun_setup.invitation import decode, encode
 from glorytun_setup.model import Plan, Role
 from glorytun_setup.original import Original, find_original, find_originals
 from glorytun_setup.questions import QUESTIONS, Known, Question
-from glorytun_setup.session import Session
+from glorytun_setup.screen import read_secret
+from glorytun_setup.session import CLIENT, CLIENT_OF, Session
 from glorytun_setup.verify import is_heard
 from glorytun_setup.words import NONE
 
+_COMMON = ("server", "port", "addresses", "peers")
+"""Answers that both ends have to know."""
 NAMES = tuple(question.name for question in QUESTIONS)
 
 
@@ -98,12 +101,20 @@ def edit(session: Session, name: str, given: Mapping[str, str]) -> None:
         fixed["invitation"] = NONE
     labels = {key: value for key, value in answers.items() if key not in NAMES}
     settled = session.settle({**fixed, **given}, name)
-    session.carry_out(settled, labels, then=lambda plan: _tell(session, plan))
+
+    def tell(plan: Plan) -> None:
+        if CLIENT_OF in labels:
+            _tell_of_client(session, plan, answers, is_new_key=settled.key != old_key)
+        else:
+            _tell(session, plan)
+
+    old_key = session.known(name).old_key
+    session.carry_out(settled, labels, then=tell)
 
 
 def _ask_invitation(session: Session) -> str:
     if not session.screen.can_ask:
-        return session.screen.read_all()
+        return read_secret("Invitation from the server (not shown)")
     question = _question("invitation")
     known: Known = session.known().and_also("role", Role.CLIENT)
     invitation = session.asker(question, known, "")
@@ -147,6 +158,21 @@ def _state(plan: Plan) -> str:
         return f"{plan.name} is set up, but {plan.server_host} has not answered yet"
     missing = f"; no answer yet over {', '.join(silent)}" if silent else ""
     return f"{plan.name} is up over {', '.join(heard)}{missing}"
+
+
+def _tell_of_client(
+    session: Session, plan: Plan, before: Mapping[str, str], *, is_new_key: bool
+) -> None:
+    """Of a server's tunnel for one of its clients, which has to know what changed."""
+    session.screen.show(f"\n{_state(plan)}.")
+    after = dict(plan.answers)
+    changed = [name for name in _COMMON if after[name] != before[name]] + ["key"] * is_new_key
+    if changed:
+        session.screen.show(
+            f"Its client has to change too ({', '.join(changed)}): `glorytun-setup client invite "
+            f"{before[CLIENT_OF]}\n{before[CLIENT]}` prints an invitation with what is so now, for "
+            "a client that removes its tunnel and joins again."
+        )
 
 
 def _tell(session: Session, plan: Plan) -> None:

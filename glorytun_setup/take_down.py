@@ -5,13 +5,14 @@ between is finished by the next run.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from glorytun.errors import SetupError
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import managed_links
+from glorytun_setup.foreign import put_back
 from glorytun_setup.kernel import (
     FORWARDING,
     delete_device,
@@ -32,6 +33,7 @@ from glorytun_setup.means import (
     SetupFailure,
 )
 from glorytun_setup.model import RULES
+from glorytun_setup.render import expiry_unit
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
@@ -91,6 +93,7 @@ def plan_removal(
 
 def remove(removal: Removal, means: Means) -> None:
     """Take a tunnel away and put back what was there before it. Raises SetupFailure."""
+    removal = replace(removal, host=means.with_foreign(removal.host, removal.manifest.links))
     journal = Journal(
         name=removal.manifest.name,
         purpose=Purpose.REMOVE,
@@ -143,10 +146,10 @@ def _not_needed_by(others: tuple[Manifest, ...], host: Host) -> Host:
     if not others:
         return host
     kept = {key for other in others for key in other.host.sysctls}
-    return Host(
+    return replace(
+        host,
         units={unit: state for unit, state in host.units.items() if unit not in SHARED_UNITS},
         sysctls={key: value for key, value in host.sysctls.items() if key not in kept},
-        has_device=host.has_device,
     )
 
 
@@ -216,6 +219,7 @@ def undo(journal: Journal, means: Means) -> list[str]:
         journal.host,
         means,
         tables=journal.tables,
+        moved=journal.moved,
         priority=journal.priority,
         links=journal.links,
         put_files_back=put_files_back,
@@ -233,6 +237,7 @@ def _put_back(
     means: Means,
     *,
     tables: Iterable[int],
+    moved: Iterable[int] = (),
     priority: int,
     links: Iterable[str],
     put_files_back: Callable[[], list[str]],
@@ -246,6 +251,7 @@ def _put_back(
         with means.attempt(f"stopping {unit}", left):
             bus.stop(unit, timeout=TIMEOUT)
             bus.forget_failure(unit)
+            bus.forget_failure(f"{expiry_unit(name)}.timer")
     with means.attempt("what starts at boot", left):
         _disable_again(host, means)
     with means.attempt("files as they were", left):
@@ -255,8 +261,12 @@ def _put_back(
     if not host.has_device:
         with means.attempt(f"removing the device {name}", left):
             delete_device(name)
-    device = name if host.has_device and networkd.active else ""
-    _configure_again(device, links, means, left)
+    with means.attempt("routing tables that change hands", left) if moved else nullcontext():
+        for table in moved:
+            flush_table(table)
+    # One that is to stop reads nothing any more: its own settings have gone with our files.
+    if networkd.active:
+        _configure_again(name if host.has_device else "", links, means, left)
     with means.attempt("routes and settings of the kernel as they were", left):
         for table in tables:
             flush_table(table)
@@ -264,6 +274,9 @@ def _put_back(
             flush_rules(priority, RULES)
         for key, value in host.sysctls.items():
             write_sysctl(key, value)
+    if host.foreign:
+        with means.attempt("what others set up is there as it was", left):
+            put_back(host)
     if not networkd.active:
         with means.attempt("stopping systemd-networkd", left):
             for stopped in (NETWORKD_SOCKET, NETWORKD):

@@ -43,7 +43,7 @@ class SshSession:
 class Watch:
     """While in context, signals that would end us are only noted; `check` raises then."""
 
-    _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
     def __init__(self, session: SshSession | None = None) -> None:
         self._session = session
@@ -53,7 +53,9 @@ class Watch:
 
     def __enter__(self) -> Self:
         for number in self._SIGNALS:
-            self._handlers[number] = signal.signal(number, self._note)
+            # nohup(1) ignores it, so that the terminal may go.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

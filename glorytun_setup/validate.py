@@ -38,6 +38,8 @@ _NOT_PUBLIC = tuple(
     )
 )
 """RFC 1918, RFC 6598, RFC 4193: addresses that need a router's help to be reached."""
+_THIS_NETWORK = ip_network("0.0.0.0/8")
+"""RFC 1122 3.2.1.3."""
 _KERNEL_NAMES = ("all", "default", "lo")
 """The first two are directories of /proc/sys/net/ipv4/conf."""
 _PRIVATE_DIRECTORIES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
@@ -83,15 +85,22 @@ def check_port(port: int, facts: Facts) -> None:
 
 def check_server(host: str, facts: Facts) -> None:
     """That a client's server isn't the client."""
-    if is_numeric(host) and _address(host) in _own_addresses(facts):
+    address = _address(host) if is_numeric(host) else None
+    if address and (address.is_loopback or address.is_unspecified or address.is_multicast):
+        raise ValueError("is not the address of another host")
+    if address and address.version == 6 and address.is_link_local and "%" not in host:
+        raise ValueError(f"needs its interface: {host}%wan0")
+    if address in _own_addresses(facts):
         raise ValueError("is an address of this host itself")
 
 
 def check_inside(own: Interface, facts: Facts) -> None:
     """That this end's address can be used inside the tunnel."""
-    if own.is_unspecified or own.is_multicast or own.is_loopback or own.is_link_local:
+    # Not of the interface: that looks at its network too.
+    ip = own.ip
+    if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip.is_link_local:
         raise ValueError("is not the address of one host")
-    if isinstance(own, IPv4Interface) and own.is_reserved:
+    if ip.version == 4 and (ip.is_reserved or ip in _THIS_NETWORK):
         raise ValueError("is in a part of IPv4 that nobody may use")
     network = own.network
     if network.num_addresses == 1:
@@ -100,9 +109,19 @@ def check_inside(own: Interface, facts: Facts) -> None:
         raise ValueError("is the network's own address: its hosts come after that")
     if isinstance(own, IPv4Interface) and network.num_addresses > 2:
         _check_broadcast(own)
+    other = _overlapping(network, facts)
+    if other and own not in facts.kept:
+        raise ValueError(f"overlaps {other}, to which this host has a route already")
+
+
+def _overlapping(network: Network, facts: Facts) -> Network | None:
+    """What this host has that a tunnel with this network would take away."""
+    near = {address.network for link in facts.links for address in link.addresses}
     for other in _known_networks(facts):
-        if other.overlaps(network):
-            raise ValueError(f"overlaps {other}, to which this host has a route already")
+        # A wider route elsewhere is less specific than the tunnel's.
+        if contains(network, other) or (other in near and contains(other, network)):
+            return other
+    return None
 
 
 def _usual(own: Interface) -> int:
@@ -185,6 +204,15 @@ def check_networks(networks: Iterable[Network]) -> None:
         seen.append(network)
 
 
+def check_behind(networks: Iterable[Network]) -> None:
+    """That these can be behind a client, for a server that has its own way to the Internet."""
+    networks = tuple(networks)
+    check_networks(networks)
+    for network in networks:
+        if not network.prefixlen:
+            raise ValueError(f"names {network}, and a server can't send everything to its client")
+
+
 def check_table(table: int, facts: Facts) -> None:
     """That a routing table is free; networkd takes numbers from 1."""
     if table in facts.tables:
@@ -244,15 +272,25 @@ def _host_problems(facts: Facts) -> Iterator[Problem]:
 
 def find_problems(plan: Plan, facts: Facts) -> list[Problem]:
     """What speaks against a plan; `facts` without what belongs to this tunnel already."""
-    found = [*_broken_answers(plan, facts), *_unit_problems(facts)]
-    found += _inside_problems(plan)
+    found = [*_broken_answers(plan, facts), *_unit_problems(facts), *_leftover_problems(facts)]
+    found += _inside_problems(plan, facts)
     if plan.role is Role.CLIENT:
         found += _client_problems(plan)
+        found += _lan_problems(plan, facts)
         found += _file_problems(plan, facts)
         found += _order_problems(plan, facts)
     else:
         found += _server_problems(plan, facts)
     return found + list(_network_problems(plan, facts))
+
+
+def _leftover_problems(facts: Facts) -> Iterator[Problem]:
+    for interface, file in facts.leftovers:
+        yield Problem(
+            message=f"once networkd runs, it configures {interface} by {file}",
+            hint="move that away if something else configures it now",
+            is_warning=True,
+        )
 
 
 def _unit_problems(facts: Facts) -> Iterator[Problem]:
@@ -295,12 +333,20 @@ def _answer_checks(plan: Plan, facts: Facts) -> Iterator[_Check]:
         yield "priority", plan.rule_priority, check_priority, (plan.rule_priority, facts)
 
 
-def _inside_problems(plan: Plan) -> Iterator[Problem]:
+def _inside_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
     if not plan.insides:
         yield Problem(
             message="the tunnel has no address", hint="give it one of IPv4, of IPv6, or of both"
         )
     for inside in plan.insides:
+        other = _overlapping(inside.own.network, facts) if inside.own in facts.kept else None
+        if other:
+            yield Problem(
+                message=f"the tunnel's own {inside.own.network} overlaps {other}, to which this "
+                "host has a route by now",
+                hint="--addresses gives it others, on both ends",
+                is_warning=True,
+            )
         if is_numeric(plan.server_host) and _address(plan.server_host) in inside.own.network:
             yield Problem(
                 message=f"the server's address {plan.server_host} lies inside the tunnel itself "
@@ -321,6 +367,25 @@ def _client_problems(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             message="IPv6 goes past the tunnel, which has IPv4 addresses only",
             hint="give both ends of the tunnel IPv6 addresses",
+            is_warning=True,
+        )
+
+
+def _lan_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
+    """Of networks that this host forwards for."""
+    lost = [
+        str(network)
+        for network in plan.answering
+        if network.version in facts.forwards
+        and network.version in {each.version for each in plan.networks}
+        and network not in plan.masquerades
+    ]
+    if lost:
+        yield Problem(
+            message=f"this host forwards for {', '.join(lost)}, which gets no answer through the "
+            "tunnel unless the server knows that it is there (--behind on the server)",
+            hint="--masquerade=yes sends it with this host's address"
+            + ("" if facts.has_nft else "; that takes `apt install nftables`"),
             is_warning=True,
         )
 
@@ -355,7 +420,7 @@ def _gateway(wan: Wan, version: int) -> object:
 
 
 def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
-    if plan.through is Through.EVERYTHING:
+    if plan.through is Through.EVERYTHING or not all(each.prefixlen for each in plan.networks):
         yield Problem(message="a server can't send everything to its client")
     if is_private(plan.server_host):
         yield Problem(
@@ -370,6 +435,12 @@ def _server_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
             message=f"a firewall here drops what is forwarded ({', '.join(facts.dropping)} of "
             "nftables), unless a rule lets it",
             hint=f"let pass what comes from {plan.name} and what goes there",
+            is_warning=True,
+        )
+    if plan.share6 and not plan.share4 and plan.inside4:
+        yield Problem(
+            message="this host has no way to the IPv4 Internet that a client could share",
+            hint="a client that isn't invited has to say --through=::/0, and --addresses as here",
             is_warning=True,
         )
     if plan.shares and not facts.has_nft:
@@ -395,8 +466,8 @@ def _network_problems(plan: Plan, facts: Facts) -> Iterator[Problem]:
                 hint=f"give both ends of the tunnel IPv{network.version} addresses",
             )
         for inside in plan.insides:
-            if network.prefixlen and network.overlaps(inside.own.network):
-                yield Problem(message=f"{network} overlaps the tunnel's own {inside.own.network}")
+            if contains(inside.own.network, network):
+                yield Problem(message=f"{network} is in the tunnel's own {inside.own.network}")
         for other in _known_networks(facts):
             # What is more specific here stays here, and that is as it should be.
             if contains(other, network):

@@ -167,7 +167,7 @@ def diagnose(
     if not plan.wans:
         return []
     found = [*_dropped(plan.name)]
-    addresses = _resolve(plan.server_host)
+    addresses = _peers(plan.name) or _resolve(plan.server_host)
     if not addresses:
         text = f"{plan.server_host} does not resolve to an address"
         return [*found, Finding(text=text, hint=f"`getent ahosts {plan.server_host}` asks again")]
@@ -281,6 +281,12 @@ def _probe(interface: str, own: Address, server: Address, plan: Plan) -> Finding
                 hint=f"`ip route get {server} from {own} oif {interface}` shows the way",
             )
     return None
+
+
+def _peers(name: str) -> list[Address]:
+    """The server's addresses that the daemon has paths to; it asked outside of the tunnel."""
+    found = [ip_address(path["remote"]["address"].split("%")[0]) for path in _paths(name)]
+    return list(dict.fromkeys(found))
 
 
 def _resolve(host: str) -> list[Address]:

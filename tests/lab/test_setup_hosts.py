@@ -49,6 +49,8 @@ def test_a_server_without_networkd_gets_it(made: World) -> None:
     assert all(is_enabled(server, unit) for unit in _NETWORKD)
     assert not is_enabled(server, _WAIT_ONLINE)
     assert " 10.9.8.9/24 " in server.run("ip", "-4", "address", "show", "up0").stdout
+    assert "fwmark 0x80/0xff lookup 52" in server.run("ip", "rule").stdout
+    assert "Nothing to do" in wizard(server, "edit", "tun0", "--yes").stdout
     set_up_client(made.client, SERVER_ADDRESS, "--through=everything")
     remove(made.client)
     remove(server)

@@ -11,7 +11,7 @@ import pytest
 from tests.lab.install import System
 from tests.lab.node import Node
 from tests.lab.tunnel import UNIT
-from tests.lab.wizard import set_up_client, set_up_server
+from tests.lab.wizard import set_up_client, set_up_server, wizard
 from tests.lab.world import (
     INTERNET,
     SERVER_ADDRESS,
@@ -69,8 +69,7 @@ def home(system: System) -> Iterator[Home]:
             made.connect(4, made.dhcp_address()),
             *(made.connect(f, STATIC[f]) for f in FAMILIES),
         ]
-        inside = ("--addresses=10.77.0.1/24,fd77::1/64", "--behind=192.168.7.0/24")
-        set_up_server(made.server, *inside)
+        set_up_server(made.server, "--addresses=10.77.0.1/24,fd77::1/64")
         set_up_client(
             made.client,
             SERVER_ADDRESS,
@@ -122,9 +121,11 @@ def test_what_is_sent_comes_out_of_the_server(home: Home, family: Family) -> Non
 
 
 def test_what_is_forwarded_goes_through_the_tunnel(home: Home) -> None:
-    """From a network behind the client, which keeps its address as far as the server."""
+    """From a network behind the client, of which the server knows nothing."""
     seen = seen_from(home.world.client, home.world, 4, netns="lan")
     assert seen == (SERVER_ADDRESS, LAN)
+    ping = ("ip", "netns", "exec", "lan", "ping", "-n", "-q", "-c", "1", "-W", "2")
+    home.world.client.run(*ping, INTERNET[4])
 
 
 def test_local_networks_stay_local(home: Home) -> None:
@@ -247,6 +248,16 @@ def test_the_server_keeps_its_gateway(home: Home) -> None:
     server.systemctl("restart", "systemd-networkd")
     wait_for(lambda: has_gateway(server, "up0", 6), timeout=15, what="the server's IPv6 gateway")
     assert seen_from(home.world.client, home.world, 6)[0] == address_of(server, "up0", 6)
+
+
+def test_a_server_reaches_what_it_knows_behind_the_client(home: Home) -> None:
+    made = home.world
+    wizard(made.server, "edit", "tun0", "--yes", "--behind=192.168.7.0/24")
+    home.wait_paths()
+    made.server.run("ping", "-n", "-q", "-c", "1", "-W", "2", LAN)
+    wizard(made.client, "edit", "tun0", "--yes", "--masquerade=no")
+    home.wait_paths()
+    assert seen_from(made.client, made, 4, netns="lan") == (SERVER_ADDRESS, LAN)
 
 
 def test_a_new_lease_is_followed(home: Home) -> None:

@@ -251,9 +251,11 @@ def test_what_was_answered_is_proposed_again(fresh: Fresh) -> None:
 
 def test_a_client_that_does_not_come_in_time_goes_again(fresh: Fresh) -> None:
     server = fresh.world.server
-    with server_and_client(fresh, "bob", "--expires=1h"):
+    with server_and_client(fresh, "bob", "--expires=1h") as invitation:
         name = "tun0-bob"
         assert "bob" in said(server, "client", "list")
+        assert invitation in said(server, "client", "invite", "bob")
+        assert "could not be set up" not in said(server, "show", name)
         timer = f"glorytun-invitation-{name}.timer"
         assert server.shown("ActiveState", timer) == "active"
         said(server, "client", "expire", name)
@@ -276,12 +278,21 @@ def test_a_client_that_came_and_went_stays(fresh: Fresh) -> None:
         listed = said(server, "client", "list")
         assert "bob" in listed
         assert "away" in listed
+        timer = "glorytun-invitation-tun0-bob.timer"
+        assert server.shown("ActiveState", timer) == "inactive"
+        server.systemctl("start", timer)
+        edited = said(server, "edit", "tun0-bob", "--yes", "--port=5099")
+        assert "Its client has to change too (port)" in edited
+        assert "client add tun0-bob" not in edited
+        assert server.shown("LoadState", timer) == "not-found"
+        assert timer not in server.run("systemctl", "list-units", "--all", "--plain").stdout
         revoke(server, "bob")
 
 
 def test_an_invitation_is_drawn(fresh: Fresh) -> None:
     server = fresh.world.server
     set_up_server(server)
+    assert "There is no client yet" in said(server, "client", "list")
     shown = said(server, "client", "add", "tun0", "bob", "--qr", "--yes")
     line = re.search(r"^glorytun1-\S+$", shown, re.MULTILINE)
     assert line

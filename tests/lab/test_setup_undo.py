@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,17 @@ from tests.lab.node import Node
 from tests.lab.snapshot import Snapshot
 from tests.lab.tunnel import UNIT
 from tests.lab.wizard import KEY, KEY_FILE, remove, set_up_client, set_up_server, wizard
-from tests.lab.world import INTERNET, SERVER_ADDRESS, STATIC, World, world
+from tests.lab.world import (
+    INTERNET,
+    SERVER_ADDRESS,
+    STATIC,
+    WAN_TABLE,
+    World,
+    has_gateway,
+    route_by_hand,
+    world,
+)
+from tests.netns.topology import FAMILIES, Family
 from tests.netns.wait import wait_for
 
 OTHER_KEY = "ab" * 32
@@ -108,6 +119,20 @@ def test_another_address_inside(made: Before) -> None:
     said = failed(made, "--addresses=10.99.0.2/24", "--peers=10.99.0.1")
     assert "the server answers, but not 10.99.0.1 to a ping" in said
     assert "no answer on" not in said
+
+
+def test_another_file_for_all_tunnels(made: Before) -> None:
+    """networkd takes the first that fits."""
+    client, file = made.world.client, "/etc/systemd/network/10-user.network"
+    client.write(file, "[Match]\nName=tun*\n[Network]\nConfigureWithoutCarrier=yes\n")
+    try:
+        result = set_up_client(client, SERVER_ADDRESS, QUICK, check=False)
+    finally:
+        client.run("rm", file)
+        client.run("networkctl", "reload")
+    assert result.returncode == 1
+    assert f"networkd sets up tun0 by {file} and not by" in result.stderr, result.stderr
+    made.client.assert_same()
 
 
 def test_the_journal_is_shown(made: Before) -> None:
@@ -295,8 +320,10 @@ def test_removed_nothing_is_left(made: Before) -> None:
     client = made.world.client
     connection = made.world.connect(4, made.world.dhcp_address())
     set_up_client(client, SERVER_ADDRESS, "--through=everything")
-    wizard(client, "edit", "tun0", "--yes", "--through=10.200.0.0/16")
+    made.world.wait_routed()
+    wizard(client, "edit", "tun0", "--yes", "--through=10.200.0.0/16", "--wans=wan1")
     assert client.ping(count=1) or client.paths()
+    assert client.run("ip", "-6", "route", "show", "table", WAN_TABLE).stdout == ""
     connection.says(b"edited")
     remove(client)
     connection.says(b"removed")
@@ -348,6 +375,40 @@ def test_a_dead_wan_is_said(made: Before) -> None:
     made.client.assert_same()
 
 
+def lacks_gateway(node: Node, device: str, family: Family) -> bool:
+    """Whether a device leads nowhere."""
+    return not has_gateway(node, device, family)
+
+
+def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
+    """By the same answers again, which do nothing, nor by an edit."""
+    client, provider = made.world.client, made.world.provider
+    drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
+    options = ("--through=everything", f"--server={SERVER_ADDRESS}", f"--key-file={KEY_FILE}")
+    set_up_client(client, SERVER_ADDRESS, "--through=everything")
+    written = client.run("cat", drop_in).stdout
+    provider.run("ip", "link", "set", "wan1", "down")
+    try:
+        for family in FAMILIES:
+            wait_for(
+                partial(lacks_gateway, client, "wan1", family),
+                timeout=10,
+                what=f"wan1 to be down in IPv{family}",
+            )
+        said = wizard(client, "--yes", "--role=client", *options).stdout
+        assert "Warning: wan1 leads nowhere now" in said
+        assert "Nothing to do" in said
+        wizard(client, "edit", "tun0", "--yes", "--through=10.0.0.0/8")
+        assert client.run("cat", drop_in).stdout == written
+    finally:
+        provider.run("ip", "link", "set", "wan1", "up")
+        wait_for(lambda: has_gateway(client, "wan1", 6), timeout=20, what="wan1 to be up")
+        route_by_hand(client)
+    client.wait_running(2, timeout=20)
+    remove(client)
+    made.client.assert_same()
+
+
 def test_an_edit_while_the_server_is_away_stays(made: Before) -> None:
     client, server = made.world.client, made.world.server
     set_up_client(client, SERVER_ADDRESS)
@@ -370,15 +431,16 @@ def test_what_was_edited_by_hand(made: Before) -> None:
     set_up_client(client, SERVER_ADDRESS)
     drop_in = "/etc/systemd/network/20-wan1.network.d/50-glorytun-tun0.conf"
     config = "/etc/glorytun/tun0.conf"
-    ours = client.run("cat", drop_in).stdout
-    for path in (drop_in, config):
-        client.run("sh", "-c", f"echo '# mine' >> {path}")
     between = client.run("ip", "rule").stdout
-    result = wizard(client, "remove", "tun0", "--yes", check=False)
-    assert result.returncode == 1
-    assert f"{drop_in} was edited by hand, and can't stay without the tunnel" in result.stderr
-    assert client.run("ip", "rule").stdout == between
-    client.write(drop_in, ours)
+    client.run("sh", "-c", f"echo '# mine' >> {config}")
+    for path in (drop_in, "/etc/systemd/network/50-glorytun-tun0.network"):
+        ours = client.run("cat", path).stdout
+        client.run("sh", "-c", f"echo '# mine' >> {path}")
+        result = wizard(client, "remove", "tun0", "--yes", check=False)
+        assert result.returncode == 1
+        assert f"{path} was edited by hand, and can't stay without the tunnel" in result.stderr
+        assert client.run("ip", "rule").stdout == between
+        client.write(path, ours)
     said = wizard(client, "remove", "tun0", "--yes").stdout
     assert f"{config} was edited by hand, and stays" in said
     assert f"{config} is removed" not in said

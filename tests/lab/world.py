@@ -7,8 +7,9 @@
     │ lan0 192.168.7.1  (optional) │          │ up0  10.9.8.2  fd09:8::2  ├── up0 ──┤     fd09:8…  │
     └──────────────────────────────┘          │ lo 198.18.0.1 2001:db8::1 │         └──────────────┘
                                               └───────────────────────────┘
-The provider is a router. Its last two addresses are "the Internet": some host in there. The
-server has its IPv6 address and gateway from router advertisements.
+Somebody has set up rules, routes and an address on the client and the server by hand, which nobody
+else is to touch. The provider is a router. Its last two addresses are "the Internet": some host in
+there. The server has its IPv6 address and gateway from router advertisements.
 """
 
 import shutil
@@ -114,6 +115,27 @@ Gateway=10.9.8.2
 }
 
 
+_RULES_BY_HAND = {
+    "client": """
+ip rule add from 198.51.100.7 table 500 priority 300
+ip -6 rule add from 2001:db8:77::/64 table 500 priority 301
+""",
+    "server": """
+ip rule add fwmark 0x80/0xff table 52 priority 5210
+ip -6 rule add fwmark 0x80/0xff table 52 priority 5210
+""",
+}
+_ROUTES_BY_HAND = {
+    "client": """
+ip address replace 10.9.1.55/24 dev wan1
+ip route replace 203.0.113.0/24 via 10.9.1.2 dev wan1
+ip -6 route replace 2001:db8:99::/48 via fd09:1::2 dev wan1
+ip route replace 192.0.2.0/24 dev wan0 table 500
+""",
+    "server": "ip route replace 203.0.113.0/24 via 10.9.8.2 dev up0",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The three of them."""
@@ -211,6 +233,11 @@ def has_gateway(node: Node, device: str, family: Family) -> bool:
     return bool(shown.stdout and address_of(node, device, family))
 
 
+def route_by_hand(end: End) -> None:
+    """As somebody has done it, whose routes go with their interfaces."""
+    end.run("sh", "-ec", _ROUTES_BY_HAND[end.role])
+
+
 @contextmanager
 def world(
     system: System,
@@ -242,4 +269,7 @@ def world(
         link(made.client, made.provider, "wan0", "wan1")
         link(made.provider, made.server, "up0")
         made.wait_online()
+        for end in made.ends:
+            end.run("sh", "-ec", _RULES_BY_HAND[end.role])
+            route_by_hand(end)
         yield made

@@ -90,6 +90,9 @@ SAMPLES = {
     "client-nothing": client(through="nothing"),
     "client-nothing-one-wan": client(through="nothing", wans="wan0"),
     "client-lan": client(facts(WAN0, WAN1, LAN0), addresses=DUAL),
+    "client-forwarding": client(
+        facts(WAN0, WAN1, LAN0, forwards=frozenset({4, 6})), addresses=DUAL
+    ),
     "client-strict": client(strict(CLIENT)),
     "client-strict-257": client(replace(strict(CLIENT), systemd_version=257)),
     "client-strict-257-one-wan": client(replace(strict(CLIENT), systemd_version=257), wans="wan0"),
@@ -118,6 +121,7 @@ SAMPLES = {
     "server-behind": server(facts(UPLINK), share="no", behind="192.168.7.0/24"),
     "server-invitation": replace(server(name="tun0-alice"), expires_at=NOW),
     "server-invitation-pip": replace(server(by_pip(SERVER)), expires_at=NOW),
+    "server-without-networkd": server(replace(SERVER, networkd_active=False)),
     "server-pip": server(by_pip(SERVER), server="vpn.example.net"),
 }
 """By the name of the file in `golden/`."""

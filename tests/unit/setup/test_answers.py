@@ -167,6 +167,17 @@ WRONG = [
     ("through", "fe80::/64", "names fe80::/64, which no tunnel can carry"),
     ("share@server", "maybe", "'maybe' is not one of yes, no"),
     ("behind@server", "somewhere", "'somewhere' has 'somewhere', which is no network"),
+    ("behind@server", "0.0.0.0/0", "names 0.0.0.0/0, and a server can't send everything"),
+    ("behind@server", "fd00::/8 ::/0", "overlap"),
+    ("server", "127.0.0.1", "is not the address of another host"),
+    ("server", "::1", "is not the address of another host"),
+    ("server", "fe80::1", "needs its interface: fe80::1%wan0"),
+    ("addresses", "0.0.0.1/8", "is in a part of IPv4 that nobody may use"),
+    ("addresses", "127.0.0.1/8", "is not the address of one host"),
+    ("addresses", "::1/64", "is not the address of one host"),
+    ("addresses", "ff02::1/64", "is not the address of one host"),
+    ("addresses", "224.0.0.1/3", "is not the address of one host"),
+    ("masquerade", "sometimes", "'sometimes' is not one of yes, no"),
     ("local_port", "68", "'68' is taken by another program"),
     ("table", "254", "'254' is in use: `ip route show table all` shows by what"),
     ("table", "98", "'98' is in use"),
@@ -303,6 +314,21 @@ def test_proposals_avoid_what_is_taken() -> None:
     assert not found["addresses"][0].network.overlaps(first.network)
 
 
+LARGE = ("10.0.0.1/8", "100.64.0.1/10", "172.16.0.1/12")
+
+
+def test_proposals_come_from_elsewhere_where_all_of_a_range_is_taken() -> None:
+    taken = facts(WAN0, link("lan0", *LARGE))
+    (own,) = settled(taken, PLANNED).given["addresses"]
+    assert own.network.subnet_of(ip_network("192.168.0.0/16"))
+
+
+def test_where_all_ranges_are_taken_nothing_is_proposed() -> None:
+    taken = facts(WAN0, link("lan0", *LARGE, "192.168.0.1/16"))
+    with pytest.raises(SetupError, match="addresses: there is no answer, and none to propose"):
+        settled(taken, PLANNED)
+
+
 def test_the_interface_in_use_comes_first() -> None:
     first = replace(WAN2, gateway4=gateway("100.64.0.1", metric=10))
     assert [wan.interface for wan in settled(facts(WAN0, LAN0, first), PLANNED).given["wans"]] == [
@@ -407,8 +433,9 @@ def test_each_question_has_its_own_words() -> None:
         (f"port = {'1' * 5000}", "this is no TOML with answers"),
         (f"port = 0x{'f' * 5000}", "port: neither a text, a number"),
         (f"wans = {'[' * 3000}{']' * 3000}", "this is no TOML"),
+        (f"wans = {'[' * 60000}", "this is no TOML"),
     ],
-    ids=["digits", "hexadecimal", "brackets"],
+    ids=["digits", "hexadecimal", "brackets", "open brackets"],
 )
 def test_monstrous_toml_is_refused_in_a_line(text: str, message: str) -> None:
     with pytest.raises(SetupError, match=message):

@@ -1,6 +1,7 @@
 """Files are changed as a whole or not at all, never through a symbolic link, and put back."""
 
 import grp
+import json
 import os
 import pwd
 import signal
@@ -31,6 +32,7 @@ from glorytun_setup.manifest import (
     load_manifest,
 )
 from glorytun_setup.model import File
+from tests.unit.setup.samples import WAN0, WAN1, WAN2
 
 OWNER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
@@ -38,6 +40,13 @@ CONFIG, KEY = "/etc/glorytun/tun0.conf", "/etc/glorytun/tun0.key"
 DEVICE = "/etc/systemd/network/50-glorytun-tun0.netdev"
 DROP_IN = "/etc/systemd/network/20-wan0.network.d/50-glorytun-tun0.conf"
 
+ANSWERS = {
+    "role": "server",
+    "name": "tun0",
+    "server": "none",
+    "port": "5000",
+    "addresses": "10.77.0.1/30",
+}
 Tree = dict[str, tuple[int, bytes]]
 
 
@@ -108,6 +117,7 @@ def set_up(root: Path, files: tuple[File, ...], *, others: tuple[Manifest, ...] 
             if old
             else apply.missing_directories(root, [file.path for file in files])
         ),
+        answers=ANSWERS,
     )
     journal = journal_of(root, changes, manifest)
     apply.write_journal(root, journal)
@@ -261,6 +271,23 @@ def test_a_shared_file_stays_for_the_others(root: Path) -> None:
     assert last.after is None
 
 
+def test_what_one_tunnel_changed_is_ours_for_the_others(root: Path) -> None:
+    """Such as a unit with the text of a newer version."""
+    old = file("/etc/systemd/system/glorytun@.service", "[Unit]\n", shared=True)
+    new = file(old.path, "[Unit]\nDescription=x\n", shared=True)
+    first = set_up(root, (*FILES, old))
+    entry = find_changes(root, (old,), others=(first,))[0].entry
+    assert entry
+    other = Manifest(name="tun1", entries={old.path: entry}, answers=ANSWERS)
+    apply.write_manifest(root, other)
+    apply.tell_others(root, set_up(root, (*FILES, new), others=(other,)), (other,))
+    known = apply.load_manifests(root)
+    assert not find_changes(root, (old,), manifest=other, others=(known["tun0"],))[0].is_foreign
+    (last,) = find_changes(root, (), manifest=known["tun1"])
+    assert last.before
+    assert not last.is_foreign
+
+
 # What can't be done.
 
 
@@ -318,12 +345,39 @@ def test_an_owner_that_the_host_does_not_have_is_named(root: Path) -> None:
         find_changes(root, [replace(FILES[0], owner="root", group="no-such-group")])
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\xff", b'{"version": 99}'])
+def damaged(**changes: object) -> bytes:
+    """A manifest that isn't one."""
+    whole = json.loads(dump_manifest(Manifest(name="tun0", entries={}, answers=ANSWERS)))
+    return json.dumps({**whole, **changes}).encode()
+
+
+_ENTRY = {"sha256": "", "before": None, "shared": False}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{}", b"[]", b"\xff", b'{"version": 99}', b"[" * 100_000),
+        damaged(name="tun1"),
+        damaged(answers={}),
+        damaged(answers=[]),
+        damaged(files={"/etc/../root/a": _ENTRY}),
+        damaged(files={"": _ENTRY}),
+        damaged(files={"etc/a": _ENTRY}),
+        damaged(directories=["/etc/"]),
+        damaged(directories=[3]),
+        damaged(tables=["a"]),
+    ],
+)
 def test_a_damaged_manifest_stops_everything(root: Path, damage: bytes) -> None:
+    """But looking, which says it."""
     set_up(root, FILES)
     (root / DIRECTORY[1:] / "tun0.json").write_bytes(damage)
     with pytest.raises(SetupError, match=r"tun0\.json can't be read"):
         apply.load_manifests(root)
+    said: list[str] = []
+    assert apply.load_manifests(root, damaged=said) == {}
+    assert ["tun0.json can't be read" in text for text in said] == [True]
 
 
 # Killed.
@@ -413,6 +467,8 @@ def test_what_is_written_is_read() -> None:
         units={"a.service": UnitBefore(enabled=True, active=False)},
         sysctls={"net/ipv4/ip_forward": "0"},
         has_device=True,
+        foreign=(b"\x20\0a rule",),
+        boot="this one",
     )
     manifest = Manifest(
         name="tun0",
@@ -421,7 +477,8 @@ def test_what_is_written_is_read() -> None:
         host=host,
         tables=(5000, 5001),
         links=("wan0",),
-        answers={"role": "client"},
+        wans=(WAN0, WAN1, WAN2),
+        answers=ANSWERS,
     )
     assert load_manifest(dump_manifest(manifest), name="tun0") == manifest
     journal = Journal(
@@ -431,6 +488,7 @@ def test_what_is_written_is_read() -> None:
         directories=("/etc/glorytun",),
         host=host,
         tables=(5000,),
+        moved=(5001,),
         links=("wan0",),
     )
     assert load_journal(dump_journal(journal), name="tun0") == journal

@@ -93,6 +93,9 @@ def test_secrets_are_read_from_their_files(tmp_path: Path) -> None:
         ("invitation_file", LINE, "invitation_file takes the name of a file"),
         ("invitation_file", KEY.hex(), "invitation_file takes the name of a file"),
         ("key_file", KEY.hex(), "this is a key where the name of a key file is needed"),
+        ("answers", "a\0b", "'a\\x00b' is no name of a file"),
+        ("invitation_file", "a\0b", "'a\\x00b' is no name of a file"),
+        ("key_file", "a\0b", "'a\\x00b' is no name of a file"),
         ("key_file", "/no/such/file", "key file /no/such/file: No such file"),
     ],
 )

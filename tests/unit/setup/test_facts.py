@@ -286,6 +286,16 @@ def test_the_unit_that_counts_is_looked_at(
     assert (found.is_packaged, found.foreign_unit) == (is_packaged, foreign)
 
 
+def test_files_that_would_take_effect(tmp_path: Path, netlink: dict[str, Any]) -> None:
+    """When networkd is started; the first in the order of their names, and not a vendor's."""
+    netlink["links"] = [link(2, "eth0"), link(3, "wlan0"), link(4, "lan0")]
+    write(tmp_path, "etc/systemd/network/20-b.network", "[Match]\nName=en* eth*\n")
+    write(tmp_path, "run/systemd/network/10-a.network", "[Match]\nName = eth0\n")
+    write(tmp_path, "usr/lib/systemd/network/80-c.network", "[Match]\nName=lan0\n")
+    found = gather(None, root=tmp_path).leftovers
+    assert found == (("eth0", "/run/systemd/network/10-a.network"),)
+
+
 def test_ports_of_stopped_tunnels_are_taken(tmp_path: Path, netlink: dict[str, Any]) -> None:
     write(tmp_path, "etc/glorytun/tun0.conf", "[Tunnel]\nPeerPort=5001\nPort=5007\n")
     write(tmp_path, "etc/glorytun/tun1.conf", "[Tunnel]\n#Port=5008\n Port = 5009 \n")

@@ -1,13 +1,15 @@
 """Undoing goes on, whatever fails."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from glorytun.errors import SetupError
+from glorytun_setup import means as module
 from glorytun_setup.bus import Bus
-from glorytun_setup.means import Means
+from glorytun_setup.means import Busy, Means, locked
 from glorytun_setup.terminal import Watch
 
 
@@ -72,3 +74,36 @@ def test_a_link_that_failed_is_tried_once_more(
     means = Means(root=tmp_path, bus=cast(Bus, networkd), progress=Silent(), watch=Watch())
     assert means.wait_routable("wan0", timeout=0.5) is is_good
     assert networkd.reconfigured == times
+
+
+# One run at a time.
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """With a place for the lock."""
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+def take(root: Path) -> bool:
+    """Whether it is to be had."""
+    with locked(root):
+        return True
+
+
+def test_another_run_is_waited_for(root: Path) -> None:
+    """Such as a timer's, which is short."""
+    with ThreadPoolExecutor(1) as thread:
+        with locked(root):
+            other = thread.submit(take, root)
+            assert not other.done()
+        assert other.result(timeout=5)
+    assert not list((root / "run").iterdir())
+
+
+def test_but_not_for_ever(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    with locked(root), pytest.raises(Busy, match="another glorytun-setup is changing this host"):
+        take(root)
+    assert take(root)

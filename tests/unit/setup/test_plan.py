@@ -7,7 +7,7 @@ import pytest
 
 from glorytun_setup.answers import settle
 from glorytun_setup.model import Facts, Plan
-from glorytun_setup.plan import make_plan, original, without
+from glorytun_setup.plan import make_plan, original, wan_tables, without
 from tests.unit.setup.golden import SAMPLES, Sample
 from tests.unit.setup.samples import KEY, LAN0, WAN0, WAN1, client_plan, facts, known, link
 
@@ -16,7 +16,8 @@ def before(plan: Plan, host: Facts) -> Facts:
     """What is made of the host after that."""
     wans = {f"net/ipv4/conf/{name}/rp_filter": "1" for name in plan.loosened}
     uplinks = {f"net/ipv6/conf/{name}/accept_ra": "1" for name in plan.keeps_ra}
-    found = original(after(plan, host), {**wans, **uplinks})
+    ran = not plan.starts_networkd
+    found = original(after(plan, host), {**wans, **uplinks}, ran_networkd=ran)
     return without(found, name=plan.name, answers=dict(plan.answers))
 
 
@@ -37,6 +38,7 @@ def after(plan: Plan, host: Facts) -> Facts:
     return replace(
         host,
         links=(*changed, own),
+        networkd_active=True,
         routes=(*host.routes, *(inside.own.network for inside in plan.insides), *networks),
         tunnels=(*host.tunnels, plan.name),
         udp_ports=host.udp_ports | {plan.local_port},
@@ -79,6 +81,12 @@ def test_other_tunnels_and_links_with_a_gateway_are_not_answered_through_the_tun
     host = facts(WAN0, WAN1, LAN0, tunnel, tunnels=("tun7",))
     plan = client_plan(host, wans="wan0")
     assert plan.answering == tuple(address.network for address in LAN0.addresses)
+
+
+def test_each_wan_has_its_table_where_there_are_several() -> None:
+    plan = client_plan(wans="wan1 wan0", table="4000")
+    assert wan_tables(dict(plan.answers)) == {wan.table: wan.interface for wan in plan.wans}
+    assert wan_tables(dict(client_plan(wans="wan1").answers)) == {}
 
 
 def test_the_key_is_not_shown() -> None:

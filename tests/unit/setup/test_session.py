@@ -21,6 +21,7 @@ from glorytun_setup.manifest import Manifest
 from glorytun_setup.means import Means
 from glorytun_setup.model import Facts, Plan
 from glorytun_setup.plan import make_plan, routing
+from glorytun_setup.questions import Known, Question
 from glorytun_setup.screen import Screen
 from glorytun_setup.session import Options, Session
 from glorytun_setup.terminal import Watch
@@ -30,8 +31,12 @@ from tests.unit.setup.samples import (
     INVITATION,
     KEY,
     SERVER,
+    WAN0,
+    WAN1,
     client_plan,
+    facts,
     known,
+    link,
     server_plan,
 )
 
@@ -152,6 +157,64 @@ def test_a_tunnel_made_by_hand_is_left_to_whoever_made_it(tmp_path: Path) -> Non
         set_up.edit(found, "own", {})
     with pytest.raises(SetupError, match="there is no tunnel 'other'"):
         found.manifest("other")
+
+
+# A host that has changed since.
+
+
+def later(root: Path, host: Facts, plan: Plan) -> Session:
+    """The wizard on a host as it is now, that made a plan on CLIENT."""
+    wans = tuple(filter(None, (CLIENT.link(wan.interface) for wan in plan.wans)))
+    found = run(root, host, plan)
+    return replace(found, manifests={"tun0": replace(found.manifests["tun0"], wans=wans)})
+
+
+DOWN = replace(WAN1, addresses=(), gateway4=None, gateway6=None)
+
+
+@pytest.mark.parametrize("host", [facts(WAN0, DOWN), facts(WAN0)], ids=["down", "gone"])
+def test_a_wan_that_is_down_stays(tmp_path: Path, host: Facts) -> None:
+    plan = client_plan()
+    found = later(tmp_path, host, plan)
+    known_now = found.settle({}, "tun0")
+    again = make_plan(known_now)
+    assert replace(again, wans=()) == replace(plan, wans=())
+    assert {wan.interface: wan for wan in again.wans} == {wan.interface: wan for wan in plan.wans}
+    assert not [p for p in find_problems(again, known_now.facts) if not p.is_warning]
+    given = {"server": "vpn.example.net", "key": KEY.hex()}
+    assert set_up._same(found, given) == "tun0"
+
+
+def test_a_wan_that_can_not_be_one_any_more_is_not_left_out_silently(tmp_path: Path) -> None:
+    host = facts(WAN0, replace(WAN1, is_physical=False))
+    with pytest.raises(SetupError, match=r"wans: it was so till now, but .*wan1.*--wans says"):
+        later(tmp_path, host, client_plan()).settle({}, "tun0")
+
+
+def test_somebody_at_a_terminal_is_told_what_it_was(tmp_path: Path) -> None:
+    host = facts(WAN0, replace(WAN1, is_physical=False))
+    heard: dict[str, str] = {}
+
+    def ask(question: Question, known: Known, default: str, remark: str) -> Any:
+        heard[question.name] = remark
+        return question.answer(default, known)
+
+    saved = dict(client_plan().answers)
+    given = {"invitation": "none", "key": KEY.hex()}
+    found = settle(given, later(tmp_path, host, client_plan()).known("tun0"), saved=saved, ask=ask)
+    assert "it was so till now, but 'wan0 wan1' can't be used" in heard.pop("wans")
+    assert not any(heard.values())
+    assert [wan.interface for wan in found.given["wans"]] == ["wan0"]
+
+
+def test_addresses_that_overlap_a_new_network_stay_with_a_warning(tmp_path: Path) -> None:
+    plan = client_plan()
+    lan = link("lan0", "10.105.0.1/16")
+    known_now = later(tmp_path, facts(WAN0, WAN1, lan), plan).settle({}, "tun0")
+    again = make_plan(known_now)
+    assert again.insides == plan.insides
+    (problem,) = [p for p in find_problems(again, known_now.facts) if "overlaps" in str(p)]
+    assert problem.is_warning
 
 
 # Clients.

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -139,17 +139,34 @@ def test_without_a_session_nothing_is_missed() -> None:
     [
         (signal.SIGHUP, "the connection to your terminal was lost"),
         (signal.SIGINT, "you interrupted it"),
+        (signal.SIGQUIT, "you interrupted it"),
         (signal.SIGTERM, "you interrupted it"),
     ],
 )
 def test_signals_interrupt_at_the_next_check(number: signal.Signals, said: str) -> None:
     """And not in the middle of something; what handled them before does so again."""
-    before = signal.getsignal(number)
-    with Watch() as watch:
-        watch.check()
-        os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted, match=said):
+    with handled(number, signal.SIG_DFL):
+        with Watch() as watch:
             watch.check()
-        watch.go_deaf()
+            os.kill(os.getpid(), number)
+            with pytest.raises(Interrupted, match=said):
+                watch.check()
+            watch.go_deaf()
+            watch.check()
+        assert signal.getsignal(number) == signal.SIG_DFL
+
+
+@contextmanager
+def handled(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
+    """While in context, whatever the tests were started with."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def test_under_nohup_the_terminal_may_go() -> None:
+    with handled(signal.SIGHUP, signal.SIG_IGN), Watch() as watch:
+        os.kill(os.getpid(), signal.SIGHUP)
         watch.check()
-    assert signal.getsignal(number) == before

@@ -11,12 +11,14 @@ from glorytun_setup.validate import find_host_problems, find_problems
 from tests.unit.setup.golden import SAMPLES, Sample
 from tests.unit.setup.samples import (
     CLIENT,
+    LAN0,
     SERVER,
     UPLINK,
     WAN0,
     WAN1,
     client_plan,
     facts,
+    link,
     server_plan,
 )
 
@@ -68,7 +70,12 @@ ERRORS: list[tuple[Callable[[], Plan], Facts, str]] = [
     (client_plan, facts(WAN0), "interface 'wan1' is no interface of this host"),
     (
         client_plan,
-        busy(routes=(ip_network("10.105.0.0/16"),)),
+        busy(routes=(ip_network("10.105.144.225/32"),)),
+        "address '10.105.144.226/30' overlaps 10.105.144.225/32",
+    ),
+    (
+        client_plan,
+        busy(link("lan0", "10.105.0.1/16")),
         "address '10.105.144.226/30' overlaps 10.105.0.0/16",
     ),
     (lambda: client_plan(server="10.105.144.225"), CLIENT, "lies inside the tunnel itself"),
@@ -85,9 +92,9 @@ ERRORS: list[tuple[Callable[[], Plan], Facts, str]] = [
         "2001:db8:aa::/48 can't go through the tunnel, which has no IPv6 addresses",
     ),
     (
-        lambda: client_plan(through="10.64.0.0/10"),
+        lambda: client_plan(through="10.105.144.224/31"),
         CLIENT,
-        "10.64.0.0/10 overlaps the tunnel's own 10.105.144.224/30",
+        "10.105.144.224/31 is in the tunnel's own 10.105.144.224/30",
     ),
     (
         lambda: client_plan(through="10.9.1.128/25"),
@@ -151,6 +158,37 @@ def test_what_may_be_meant_so_is_a_warning(
     assert found[0].is_warning
 
 
+FORWARDING = facts(WAN0, WAN1, LAN0, forwards=frozenset({4}))
+
+
+def test_a_network_behind_a_client_is_not_cut_off_silently() -> None:
+    """Without masquerade its packets come to a server that doesn't know where they are from."""
+    assert not find_problems(client_plan(FORWARDING, through="172.16.0.0/12"), FORWARDING)
+    plan = client_plan(FORWARDING, through="172.16.0.0/12", masquerade="no")
+    (problem,) = find_problems(plan, FORWARDING)
+    assert "this host forwards for 192.168.7.0/24, which gets no answer" in problem.message
+    assert problem.is_warning
+    bare = replace(FORWARDING, has_nft=False)
+    (problem,) = find_problems(client_plan(bare, through="172.16.0.0/12"), bare)
+    assert "`apt install nftables`" in problem.hint
+
+
+def test_what_a_start_of_networkd_does_besides_is_said() -> None:
+    host = replace(SERVER, leftovers=(("eth0", "/etc/systemd/network/20-x.network"),))
+    (problem,) = find_problems(server_plan(host), host)
+    assert "once networkd runs, it configures eth0 by /etc/systemd/net" in problem.message
+    assert problem.is_warning
+
+
+def test_a_server_without_ipv4_says_what_a_client_has_to() -> None:
+    """Which proposes IPv4 by itself."""
+    host = facts(replace(UPLINK, gateway4=None))
+    plan = server_plan(host)
+    assert [inside.own.version for inside in plan.insides] == [4, 6]
+    (problem,) = find_problems(plan, host)
+    assert "--through=::/0" in problem.hint
+
+
 def test_the_unit_of_another_program_is_in_the_way() -> None:
     host = replace(CLIENT, foreign_unit="/etc/systemd/system/glorytun@.service")
     found = [str(each) for each in find_problems(client_plan(host), host) if not each.is_warning]
@@ -162,6 +200,22 @@ def test_more_specific_local_routes_are_no_problem() -> None:
     """They stay local, within a network that goes through the tunnel."""
     host = busy(routes=(ip_network("172.16.5.0/24"), ip_network("172.0.0.0/16")))
     assert not find_problems(client_plan(host, through="172.16.0.0/12"), host)
+
+
+@pytest.mark.parametrize("wide", [("10.0.0.0/8",), ("0.0.0.0/1", "128.0.0.0/1")])
+def test_a_wider_route_is_less_specific_than_the_tunnels(wide: tuple[str, ...]) -> None:
+    """Another tunnel's for everything, or a company's network; both ends still propose the same."""
+    routes = (*SERVER.routes, *map(ip_network, wide))
+    host = replace(SERVER, routes=routes)
+    plan = server_plan(host)
+    assert plan.insides == server_plan().insides
+    assert not find_problems(plan, host)
+
+
+def test_a_network_around_the_tunnels_own_may_go_through() -> None:
+    """As the example of docs/setup.md, also once the tunnel is there."""
+    plan = client_plan(through="10.64.0.0/10")
+    assert not find_problems(plan, CLIENT)
 
 
 def test_one_file_for_several_interfaces_is_enough_for_one_wan() -> None:
