@@ -388,10 +388,9 @@ class Daemon:
 
     def _on_send_failure(self, path: PathId, failure: int) -> None:
         """Said once for each path and reason, never for each datagram."""
-        there = {PathId(status.local, status.remote) for status in self._tunnel.path_statuses()}
-        if path not in there:
-            return  # Its last words, for which it may be too late.
-        if self._send_failures.get(path) != failure:
+        if self._send_failures.get(path) == failure:
+            return
+        if path in self._tunnel.path_ids():  # Else its last words, for which it may be too late.
             self._send_failures[path] = failure
             log_send_failure(log, path, failure)
 

@@ -149,13 +149,10 @@ class Follower:
         values = {name: value for name, value in asdict(change).items() if value is not None}
         former = self._changes.get(wanted.owner, {})
         settings = asdict(wanted.settings) | former | values
-        if settings["state"] != PathState.DOWN or self._is_there(path):
+        if settings["state"] != PathState.DOWN or path in self._tunnel.path_ids():
             self._tunnel.set_path(path, PathChange(**settings), now)
             self._made[path] = wanted.owner
         self._changes[wanted.owner] = former | values
-
-    def _is_there(self, path: PathId) -> bool:
-        return path in {PathId(found.local, found.remote) for found in self._tunnel.path_statuses()}
 
     # Following.
 
@@ -199,7 +196,7 @@ class Follower:
 
         With a new file the paths that stay get its settings; else they keep what a user set.
         """
-        there = {PathId(path.local, path.remote) for path in self._tunnel.path_statuses()}
+        there = set(self._tunnel.path_ids())
         found = {name: self._sort(name, addresses) for name, addresses in self._links.items()}
         own = links.interface_name(self._own)
         self._wanted = wanted_paths(self._configs, found, self._peer_of, own=own)

@@ -96,11 +96,7 @@ class Requests:
 
     def _set_path(self, address: bytes, change: PathChange) -> None:
         now = self.clock.now()
-        paths = [
-            PathId(status.local, status.remote)
-            for status in self.tunnel.path_statuses()
-            if status.local == address
-        ]
+        paths = [path for path in self.tunnel.path_ids() if path.local == address]
         if self.follower is None:
             for path in paths or [self._new_path(address)]:
                 self.tunnel.set_path(path, change, now)

@@ -506,6 +506,9 @@ class Tunnel:
             unsent_total=self._unsent_total,
         )
 
+    def path_ids(self) -> list[PathId]:
+        return [path.id for path in self._paths]
+
     def path_statuses(self) -> list[PathStatus]:
         return [path.status() for path in self._paths]
 
