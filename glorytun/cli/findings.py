@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from glorytun.config import PathConfig
 from glorytun.configfile import Configuration, key_path
-from glorytun.core.address import V4_PREFIX, Endpoint, PathId, format_address, is_v4, pack_address
+from glorytun.core.address import (
+    EVERY_ADDRESS,
+    Endpoint,
+    PathId,
+    format_address,
+    is_v4,
+    pack_address,
+)
 from glorytun.errors import KeyFileError, ResolveError
 from glorytun.follow import Links, sections_of, sort_addresses, wanted_paths
 from glorytun.keyfile import load_key
@@ -225,7 +232,7 @@ class _Links:
         bind = pack_address(self._tunnel.bind)
         found = has_route(path, interface, mark=self._tunnel.firewall_mark)
         server, local = format_address(path.remote.address), format_address(path.local)
-        if any(bind) and bind not in (path.local, V4_PREFIX + bytes(4)):
+        if bind not in (path.local, *EVERY_ADDRESS):
             self._warn(
                 f"nothing can be received at {local}, since the tunnel is bound to "
                 f"{self._tunnel.bind} alone",

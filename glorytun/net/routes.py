@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glorytun.core.address import Endpoint, PathId, format_address, is_v4
-from glorytun.net.links import source_address
+from glorytun.net.links import interface_index, source_address
 
 _RTM_F_FIB_MATCH = 0x2000
 """linux/rtnetlink.h: show the route itself, or that there is none."""
@@ -20,7 +20,7 @@ def has_route(path: PathId, interface: str, *, mark: int = 0) -> bool:
     Without one they leave nevertheless, and in vain: the kernel then takes every IPv4 address for
     a neighbour's (ip_route_output_key_hash_rcu()).
     """
-    index = _index_of(interface)
+    index = interface_index(interface)
     if not index:
         return False
     if is_v4(path.local):
@@ -39,7 +39,7 @@ def drops_answers(path: PathId, interface: str) -> bool:
     """
     if not is_v4(path.local) or _rp_filter(interface) != _STRICT:
         return False
-    return not _leads_over(_route(path.remote, path.local), _index_of(interface))
+    return not _leads_over(_route(path.remote, path.local), interface_index(interface))
 
 
 def _route(
@@ -65,14 +65,6 @@ def _route(
 
 def _leads_over(route: Any, index: int) -> bool:
     return route is not None and route.get_attr("RTA_OIF") == index
-
-
-def _index_of(interface: str) -> int:
-    """0 when it is gone."""
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return 0
 
 
 def _rp_filter(interface: str) -> int:

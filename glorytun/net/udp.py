@@ -23,7 +23,7 @@ from glorytun.core.address import (
 from glorytun.core.batch import Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
-from glorytun.net.offload import datagrams_together
+from glorytun.net.offload import SLACK, datagrams_together
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
@@ -49,8 +49,6 @@ _DATAGRAM_MAX = 65536
 """No UDP payload is longer, so that none is ever truncated."""
 _ROWS_SIZE = 4 * _DATAGRAM_MAX
 """Room for what is taken in one go; the last of it may be a whole run of datagrams."""
-_SLACK = 128
-"""What moves packets further may look at so many bytes behind the last."""
 _RECEIVED_MAX = 64
 """Calls in one go."""
 _NO_SEGMENTS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
@@ -94,7 +92,7 @@ class UdpSocket:
         """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
         self._come_alone = True
         """Whether the next one is to be passed on before anybody looks for another."""
-        self._buffer = Buffer(_ROWS_SIZE + _SLACK)
+        self._buffer = Buffer(_ROWS_SIZE + SLACK)
         self._view = memoryview(self._buffer)
         self._received: dict[tuple[object, bytes], PathId] = {}
         self._interfaces: dict[bytes, int] = {}
