@@ -10,12 +10,15 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from glorytun.errors import GlorytunError
+from glorytun.net.clock import monotonic_us
 from glorytun.notify import notify
 
 _FIRST = 3
 """SD_LISTEN_FDS_START."""
-_TRIES, _PAUSE = 50, 0.02
-"""How often to try, and seconds between."""
+_PATIENCE = 1_000_000
+"""µs that are tried for."""
+_PAUSE = 0.02
+"""Seconds between two tries."""
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -61,12 +64,15 @@ class DescriptorStore:
 
 def _insist(make: Callable[[], _Owner]) -> _Owner:
     """Try again for a moment: until systemd has closed the old one, it is in the new one's way."""
-    for _ in range(_TRIES):
+    until = monotonic_us() + _PATIENCE
+    while True:
         try:
             return make()
         except GlorytunError:
-            select.select([], [], [], _PAUSE)
-    return make()
+            # A try may itself have waited: a TUN that is in use does.
+            if monotonic_us() >= until:
+                raise
+        select.select([], [], [], _PAUSE)
 
 
 def _drop(name: str) -> None:
