@@ -11,10 +11,8 @@ from dataclasses import replace
 from ipaddress import ip_interface
 
 from glorytun.config import Bounds, quote, time_within
-from glorytun.control.client import ask
-from glorytun.control.messages import Paths
 from glorytun.core.settings import SECOND
-from glorytun.errors import GlorytunError, SetupError
+from glorytun.errors import SetupError
 from glorytun.net.clock import entropy
 from glorytun_setup import apply, qr
 from glorytun_setup.answers import settle
@@ -26,7 +24,7 @@ from glorytun_setup.removal import remove
 from glorytun_setup.render import expiry_unit
 from glorytun_setup.session import CLIENT, CLIENT_OF, EXPIRES, Session
 from glorytun_setup.take_down import TIMEOUT
-from glorytun_setup.verify import events
+from glorytun_setup.verify import events, paths_of
 from glorytun_setup.waiting import system_time
 from glorytun_setup.words import NEW_KEY, NONE
 
@@ -238,7 +236,7 @@ def _invitation(plan: Plan, identity: bytes) -> Invitation:
 
 
 def _state(manifest: Manifest) -> str:
-    paths = _paths(manifest.name)
+    paths = paths_of(manifest.name)
     running = sum(path["condition"] == "running" for path in paths)
     if running:
         return f"connected, {running} path{'s' * (running > 1)}"
@@ -253,16 +251,8 @@ def _state(manifest: Manifest) -> str:
 
 def _has_come(manifest: Manifest) -> bool:
     """Whether it is here, or has been: a path of a server begins with an authentic datagram."""
-    paths = _paths(manifest.name)
+    paths = paths_of(manifest.name)
     if any(path["last_received_at"] is not None for path in paths):
         return True
     unit, since = f"glorytun@{manifest.name}.service", int(manifest.answers.get(INVITED, 0))
     return bool(events(unit, "path_added", since=since))
-
-
-def _paths(name: str) -> list[dict[str, object]]:
-    try:
-        found: list[dict[str, object]] = ask(Paths(), name, timeout=1.0)["paths"]
-    except GlorytunError:
-        return []
-    return found

@@ -2,7 +2,8 @@
 
 A networkd that configures a link takes away the rules, addresses and routes that it doesn't know
 (networkd.conf(5), ManageForeignRoutes=). So these are remembered before it is told anything, and
-put back as they were, as messages of netlink: ``ip rule save`` and ``restore`` do the same.
+put back as they were, as messages of netlink: ``ip rule save`` and ``restore`` do the same. These
+aren't decoded, so that nothing of them is lost that a library doesn't know.
 """
 
 import errno
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from glorytun.errors import SetupError
 from glorytun_setup.manifest import Host
-from glorytun_setup.waiting import wait_until
+from glorytun_setup.waiting import now, sleep
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/fib_rules.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -93,7 +94,11 @@ def put_back(host: Host) -> None:
     """What of it is missing now, or within a moment. Raises SetupError for what can't be."""
     if not host.foreign or host.boot != boot():
         return
-    wait_until(lambda: not any(_try_again(host)) and None, timeout=_SETTLING, interval=_INTERVAL)
+    # All of the time: networkd may take away what was just put back.
+    until = now() + _SETTLING
+    while now() < until:
+        _try_again(host)
+        sleep(_INTERVAL)
     for number in _try_again(host):
         raise SetupError(
             f"a rule, address or route of somebody else's is gone and can't be had back: "

@@ -61,7 +61,7 @@ class Finding:
 
 def wait_path(name: str, *, timeout: float, check: Callable[[], None]) -> bool:
     """Whether some path has an authentic answer in time."""
-    return bool(wait_until(lambda: _answered(name), timeout=timeout, check=check))
+    return bool(wait_until(lambda: _answered(paths_of(name)), timeout=timeout, check=check))
 
 
 def wait_answer(name: str, *, timeout: float, check: Callable[[], None]) -> bool:
@@ -79,7 +79,7 @@ def wait_answer(name: str, *, timeout: float, check: Callable[[], None]) -> bool
 
 def is_running(name: str) -> bool:
     """Whether some path is in use now."""
-    return any(path["condition"] == "running" for path in _paths(name))
+    return any(path["condition"] == "running" for path in paths_of(name))
 
 
 def wait_wan(name: str, wan: str, *, timeout: float, check: Callable[[], None]) -> bool:
@@ -90,7 +90,7 @@ def wait_wan(name: str, wan: str, *, timeout: float, check: Callable[[], None]) 
 def is_heard(name: str, wan: str) -> bool:
     """Whether the path over one interface has had an authentic answer."""
     own = {format_address(address) for address in local_addresses().get(wan, ())}
-    return any(path["local"] in own for path in _answered(name))
+    return any(path["local"] in own for path in _answered(paths_of(name)))
 
 
 def wait_ping(inside: Inside, *, timeout: float, check: Callable[[], None]) -> float | None:
@@ -102,11 +102,11 @@ def wait_ping(inside: Inside, *, timeout: float, check: Callable[[], None]) -> f
     return found[0] if found else None
 
 
-def _answered(name: str) -> list[dict[str, Any]]:
-    return [path for path in _paths(name) if path["last_received_at"] is not None]
+def _answered(paths: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [path for path in paths if path["last_received_at"] is not None]
 
 
-def _paths(name: str) -> list[dict[str, Any]]:
+def paths_of(name: str) -> list[dict[str, Any]]:
     """Empty where the tunnel doesn't answer (yet)."""
     try:
         paths: list[dict[str, Any]] = ask(Paths(), name, timeout=1.0)["paths"]
@@ -167,12 +167,13 @@ def diagnose(
     if not plan.wans:
         return []
     found = [*_dropped(plan.name)]
-    addresses = _peers(plan.name) or _resolve(plan.server_host)
+    paths = paths_of(plan.name)
+    addresses = _servers(paths) or _resolve(plan.server_host)
     if not addresses:
         text = f"{plan.server_host} does not resolve to an address"
         return [*found, Finding(text=text, hint=f"`getent ahosts {plan.server_host}` asks again")]
     silent = []
-    heard = {ip_address(path["local"]) for path in _answered(plan.name)}
+    heard = {ip_address(path["local"]) for path in _answered(paths)}
     hush()
     for wan in plan.wans:
         if _has_any(facts, wan, heard):
@@ -283,9 +284,9 @@ def _probe(interface: str, own: Address, server: Address, plan: Plan) -> Finding
     return None
 
 
-def _peers(name: str) -> list[Address]:
-    """The server's addresses that the daemon has paths to; it asked outside of the tunnel."""
-    found = [ip_address(path["remote"]["address"].split("%")[0]) for path in _paths(name)]
+def _servers(paths: list[dict[str, Any]]) -> list[Address]:
+    """The addresses that the daemon has paths to; it asked outside of the tunnel."""
+    found = [ip_address(path["remote"]["address"].split("%")[0]) for path in paths]
     return list(dict.fromkeys(found))
 
 

@@ -20,6 +20,11 @@ def system_time() -> float:
     return time.time()
 
 
+def sleep(seconds: float) -> None:
+    """Let others do something."""
+    time.sleep(seconds)
+
+
 def wait_until(
     condition: Callable[[], _T],
     *,
@@ -37,5 +42,5 @@ def wait_until(
         left = deadline - now()
         if left <= 0:
             return None
-        time.sleep(min(interval, left))
+        sleep(min(interval, left))
     return found
