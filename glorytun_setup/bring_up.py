@@ -223,9 +223,14 @@ def _consequences(family: str) -> Iterator[str]:
 
 def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
     """systemd and networkd take the files."""
-    plan, bus = task.plan, means.bus
     _make_user(task, means)
     _stop_timers(task, means, deadline)
+    _set_up_network(task, journal, means, deadline)
+    _start_service(task, journal, means, deadline)
+
+
+def _set_up_network(task: Task, journal: Journal, means: Means, deadline: float) -> None:
+    plan, bus = task.plan, means.bus
     networkd = journal.host.units[NETWORKD]
     if not (networkd.active and networkd.enabled):
         with means.step("starting systemd-networkd, now and at each boot"):
@@ -244,6 +249,10 @@ def _start(task: Task, journal: Journal, means: Means, deadline: float) -> None:
     if journal.host.foreign:
         with means.step("what others set up is there as it was"):
             put_back(journal.host)
+
+
+def _start_service(task: Task, journal: Journal, means: Means, deadline: float) -> None:
+    plan, bus = task.plan, means.bus
     was_active = journal.host.units[plan.unit].active
     with means.step(f"{'restarting' if was_active else 'starting'} {plan.unit}"):
         bus.enable(TARGET, plan.unit)

@@ -95,8 +95,8 @@ def inside_addresses(role: Role, key: bytes, facts: Facts) -> list[Interface]:
     """This end's addresses in the tunnel, which follow from the key, so that both ends find them.
 
     The server is the first host and the client the second. IPv4 always, as the client can't know
-    where the server leads; IPv6 where a server leads there. Those
-    of a family are missing where this host has routes to all that could be proposed.
+    where the server leads; IPv6 where a server leads there. Those of
+    a family are missing where this host has routes to all that could be proposed.
     """
     host = 1 if role is Role.SERVER else 2
     links = uplinks(facts) if role is Role.SERVER else []

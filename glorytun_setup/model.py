@@ -69,6 +69,10 @@ class Source(StrEnum):
 # The host.
 
 
+_STRICT = 1
+"""Of net.ipv4.conf.*.rp_filter."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """An interface's way to the Internet, of one family."""
@@ -170,6 +174,13 @@ class Facts:
     def link(self, name: str) -> Link | None:
         """The interface of this name."""
         return next((link for link in self.links if link.name == name), None)
+
+    def is_strict(self, rp_filter: int) -> bool:
+        """Whether an interface with its own `rp_filter` drops what is to be sent by another.
+
+        The higher of both counts (ip-sysctl.rst), so that 2 on the interface is enough.
+        """
+        return max(self.rp_filter_all, rp_filter) == _STRICT
 
 
 # The plan.

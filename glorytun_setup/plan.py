@@ -30,8 +30,6 @@ from glorytun_setup.words import (
     parse_wans,
 )
 
-_STRICT = 1
-"""Of net.ipv4.conf.*.rp_filter."""
 _RA_UNLESS_FORWARDING = 1
 """Of net.ipv6.conf.*.accept_ra."""
 _BETTER_QDISC = "fq_codel"
@@ -162,12 +160,11 @@ def _forwarded(
 
 def _loosened(name: str, wans: tuple[Wan, ...], facts: Facts) -> Iterator[str]:
     """Interfaces on which a strict reverse-path filter would drop what is right."""
-    # The higher of both counts (ip-sysctl.rst), so that 2 on the interface is enough.
-    if max(facts.rp_filter_all, facts.rp_filter_default) == _STRICT:
+    if facts.is_strict(facts.rp_filter_default):
         yield name
     for wan in wans:
         link = facts.link(wan.interface)
-        if link and max(facts.rp_filter_all, link.rp_filter) == _STRICT:
+        if link and facts.is_strict(link.rp_filter):
             yield wan.interface
 
 

@@ -29,8 +29,6 @@ from glorytun_setup.model import (
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 """Neither a glob (networkd's Name=) nor a specifier of systemd's, nor hidden as a file."""
 _PROGRAM = re.compile(r"/[A-Za-z0-9/._+-]+", re.ASCII)
-_STRICT = 1
-"""Of net.ipv4.conf.*.rp_filter."""
 _NOT_PUBLIC = tuple(
     map(
         ip_network,
@@ -156,8 +154,7 @@ def check_wan(interface: str, facts: Facts, *, is_alone: bool = False) -> Link:
         raise ValueError("is no link to the Internet")
     is_networkds = link.manager is Manager.NETWORKD and link.network_file
     # The only one has the default route already, and needs nothing of networkd's.
-    is_strict = max(facts.rp_filter_all, link.rp_filter) == _STRICT
-    if not is_networkds and (is_strict or not is_alone):
+    if not is_networkds and (facts.is_strict(link.rp_filter) or not is_alone):
         raise ValueError(_not_networkd(link))
     if link.gateway4 is None and link.gateway6 is None:
         if not is_networkds:
