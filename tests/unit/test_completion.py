@@ -97,6 +97,12 @@ def test_what_may_follow(
         (["--yes", "client", "add", "tun0", "home", ""], {"--qr", "--expires"}, {"--yes", "add"}),
         (["join", "--share", ""], {"yes", "no"}, {"--share"}),
         (["join", "--timeout", "5s", ""], {"--role"}, {"--timeout", "edit"}),
+        (["--role=client", ""], {"join", "--port"}, {"--role", "server", "add"}),
+        (["--role="], {"--role=client", "--role=server"}, {"client"}),
+        (["join", "--share=y"], {"--share=yes"}, {"yes"}),
+        (["--answers="], {"/"}, {"--answers=/"}),
+        (["--yes=", ""], set(), {"--role"}),
+        (["client", "add", "--expires=1d", ""], {"--qr"}, {"--expires"}),
     ],
 )
 def test_what_may_follow_in_the_wizard(
@@ -176,6 +182,8 @@ def play(shell: "pexpect.spawn[str]", key_file: Path) -> None:
         f"glorytun bind keyfile {key_file.parent}/my_": str(key_file),
         "glorytun-setup client rev": "revoke",
         "glorytun-setup --role s": "server",
+        "glorytun-setup --role=cl": "--role=client",
+        f"glorytun-setup --answers={key_file.parent}/my_": f"--answers={key_file}",
     }
     for typed, completed in cases.items():
         shell.expect("ready ")
@@ -205,3 +213,6 @@ def test_fish(installed: Path, key_file: Path) -> None:
     assert completed("glorytun-setup client rev") == ["revoke"]
     assert completed("glorytun path rate ") == ["auto", "fixed", "rx", "tx"]
     assert completed(f"glorytun bind keyfile {key_file.parent}/") == [str(key_file)]
+    assert completed("glorytun-setup --role=cl") == ["--role=client"]
+    option = f"--answers={key_file.parent}/"
+    assert completed(f"glorytun-setup {option}") == [f"{option}{key_file.name}"]
