@@ -27,7 +27,7 @@ from glorytun.follower import Follower
 from glorytun.keyfile import load_key
 from glorytun.net import links
 from glorytun.net.clock import Clock, entropy
-from glorytun.net.features import Offload, aes_hardware, allowed
+from glorytun.net.features import Offload, aegis_advice, aes_hardware, allowed
 from glorytun.net.loop import Loop
 from glorytun.net.names import resolve
 from glorytun.net.pump import Pump
@@ -191,7 +191,8 @@ class Daemon:
         if options.cipher is CipherChoice.AEGIS and Capability.AEGIS not in ours:
             log.warning(
                 "AEGIS-256 is not to be had here, data will be sealed with ChaCha20-Poly1305: it "
-                "takes AES instructions of the processor, and `pip install pyaegis`"
+                "takes AES instructions of the processor, and pyaegis (%s)",
+                aegis_advice(),
             )
         return Tunnel(
             psk=key,

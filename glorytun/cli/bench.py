@@ -8,6 +8,7 @@ from glorytun.core.batch import Batch
 from glorytun.core.crypto import available_ciphers, make_aead
 from glorytun.errors import GlorytunError
 from glorytun.net.clock import entropy, monotonic_us
+from glorytun.net.features import aegis_advice
 
 OPTIONS: Options = (
     Flag(word="aegis", key="cipher", value="aegis256", help="measure AEGIS-256 alone."),
@@ -78,6 +79,6 @@ def _chosen(cipher: str | None) -> list[str]:
     if cipher is None:
         return available
     if cipher not in available:
-        hint = "`pip install pyaegis` adds it" if cipher == "aegis256" else ""
+        hint = aegis_advice() if cipher == "aegis256" else ""
         raise GlorytunError(f"{cipher} is not available on this machine", hint=hint)
     return [cipher]

@@ -9,6 +9,9 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 """linux/udp.h; Linux 4.18 and 5.0."""
 
+_DEBIAN_LIBRARIES = "/usr/lib/python3/dist-packages"
+_README_DEBIAN = "/usr/share/doc/glorytun/README.Debian"
+
 
 class Offload(StrEnum):
     """What moves many packets in one system call, as `show` names it."""
@@ -36,6 +39,13 @@ def has_udp_gso() -> bool:
         except OSError:
             return False
         return True
+
+
+def aegis_advice(module: Path = Path(__file__)) -> str:
+    """How to add pyaegis: what Debian installed is not for pip to change without more ado."""
+    if module.is_relative_to(_DEBIAN_LIBRARIES):
+        return f"{_README_DEBIAN} says how to add it"
+    return "`pip install pyaegis` adds it"
 
 
 def aes_hardware(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

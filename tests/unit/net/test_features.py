@@ -25,6 +25,21 @@ def test_aes_hardware(tmp_path: Path, text: str, expected: bool) -> None:
     assert features.aes_hardware(cpuinfo) is expected
 
 
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        (
+            "/opt/venv/lib/python3.11/site-packages/glorytun/net/features.py",
+            "`pip install pyaegis`",
+        ),
+        ("/usr/lib/python3/dist-packages/glorytun/net/features.py", "README.Debian says how"),
+    ],
+)
+def test_how_to_add_pyaegis(module: str, advice: str) -> None:
+    """pip refuses to change Debian's Python, whose package says what to do instead."""
+    assert advice in features.aegis_advice(Path(module))
+
+
 def test_no_cpuinfo(tmp_path: Path) -> None:
     """Without /proc we take it that there is none."""
     assert features.aes_hardware(tmp_path / "cpuinfo") is False
