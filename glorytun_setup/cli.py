@@ -268,9 +268,10 @@ class _Verbs:
         self._verbs = parser.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
 
     def add(self, name: str, do: Callable[..., None], text: str, *parents: _Parser) -> _Parser:
-        """One of them, which `parents` give more options."""
+        """One of them, which `parents` give more options. Without a text no help shows it."""
+        described: dict[str, Any] = {"help": text, "description": text} if text else {}
         parser: _Parser = self._verbs.add_parser(
-            name, help=text, description=text, parents=[self._common, *parents]
+            name, parents=[self._common, *parents], **described
         )
         parser.set_defaults(do=do)
         return parser
@@ -318,8 +319,8 @@ def _add_client_verbs(verbs: _Verbs) -> None:
     listed.add_argument("server", metavar="TUNNEL", nargs="?")
     revoke = verbs.add("revoke", _revoke_client, "end the tunnel of a client")
     revoke.add_argument("names", metavar="[TUNNEL] CLIENT", nargs="+")
-    expire = verbs.add("expire", _expire_client, "what a timer does for `add --expires`")
-    expire.add_argument("tunnel")
+    # For the timer of `add --expires`.
+    verbs.add("expire", _expire_client, "").add_argument("tunnel")
 
 
 def _add_common(parser: _Parser) -> None:
