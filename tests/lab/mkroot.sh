@@ -22,13 +22,14 @@ packages="usr-is-merged systemd systemd-sysv dbus udev iproute2 iputils-ping pyt
 key=$(printf '%s\n' "$suite" "$mirror" $packages | sort | cat - "$0" | sha256sum | cut -c1-12)
 root=$cache/$suite-$key
 mkdir -p "$cache"
-exec 9> "$cache/.lock"
+exec 9> "$root.lock"
 flock 9
 if [ -e "$root/.made" ] && [ -n "$(find "$root/.made" -mtime "-${LAB_MAX_AGE:-30}")" ]; then
     echo "$root"
     exit 0
 fi
 rm -rf "$root" "$root.new"
+trap 'rm -rf "$root.new"' EXIT
 
 # Debian 12 needs the hook for a merged /usr; from Debian 13 on there is none and no need.
 hook=/usr/share/mmdebstrap/hooks/maybe-merged-usr

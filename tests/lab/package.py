@@ -60,16 +60,20 @@ def build(suite: str) -> Path:
 
 def make_older(deb: Path, directory: Path, version: str) -> Path:
     """The same package as an earlier version; what it installs says that version too."""
-    older = directory / f"glorytun_{version}_all.deb"
+    older = directory / f"glorytun_{version.partition(':')[2]}_all.deb"
     with tempfile.TemporaryDirectory(prefix="gt-lab-") as unpacked:
         tree = Path(unpacked) / "tree"
         run("dpkg-deb", "--raw-extract", str(deb), str(tree))
         replace(tree / "DEBIAN/control", r"^Version: .*$", f"Version: {version}")
         package = tree / "usr/lib/python3/dist-packages/glorytun/__init__.py"
-        upstream = version.partition("-")[0]
-        replace(package, r'^__version__ = ".*"$', f'__version__ = "{upstream}"')
+        replace(package, r'^__version__ = ".*"$', f'__version__ = "{upstream(version)}"')
         run("dpkg-deb", "--root-owner-group", "--build", str(tree), str(older))
     return older
+
+
+def upstream(version: str) -> str:
+    """What the program itself says, of a version of the package."""
+    return version.partition(":")[2].partition("-")[0]
 
 
 def replace(file: Path, pattern: str, text: str) -> None:

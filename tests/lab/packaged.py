@@ -9,7 +9,7 @@ from tests.lab import package
 from tests.lab.install import System, clean_root
 from tests.lab.node import Node
 
-OLDER = "0.0.9-1"
+OLDER = "1:0.0.9-1"
 """Version of the package that is upgraded from, and downgraded to."""
 
 # What apt, dpkg and systemd note for themselves; the backups of the files of users; what netbase
@@ -66,7 +66,7 @@ class OlderSystem(System):
     @property
     def older_deb(self) -> str:
         """The older package, as the system names it."""
-        return f"{package.DIRECTORY}/glorytun_{OLDER}_all.deb"
+        return f"{package.DIRECTORY}/glorytun_{OLDER.partition(':')[2]}_all.deb"
 
 
 def _newest_deb(suite: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import glorytun
+from tests.lab import package
 from tests.lab.conftest import clean_suites
 from tests.lab.packaged import OLDER, OlderSystem, apt, tree
 from tests.lab.tunnel import UNIT, Pair, booted
@@ -36,7 +37,7 @@ def test_a_transfer_goes_on(older: OlderSystem, tunnel: Pair) -> None:
     """
     client = tunnel.client
     before = client.device()["ifindex"]
-    newest, oldest = glorytun.__version__, OLDER.partition("-")[0]
+    newest, oldest = glorytun.__version__, package.upstream(OLDER)
     files = {(end.role, oldest): tree(end) for end in tunnel.ends}
     with tunnel.flow() as flow:
         for version, words in [

@@ -1,41 +1,21 @@
 """A host to which no package brought glorytun: the wizard sets up the service and its user too."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.install import PROJECT, System
-from tests.lab.node import write
+from tests.lab.install import System
 from tests.lab.tunnel import UNIT, End
-from tests.netns.topology import run
+from tests.lab.unpackaged import HOME, SETUP, put_program
 
-HOME = "/opt/glorytun"
-_PROGRAM = f"""#!/usr/bin/python3
-import sys
-
-sys.path.insert(0, "{HOME}/lib")
-from {{module}} import run
-
-run()
-"""
 _UNITS = "/etc/systemd/system/glorytun"
 
 
 @pytest.fixture
 def host(system: System, tmp_path: Path) -> Iterator[End]:
     """As after `pip install`, without any network."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("glorytun", "glorytun_setup", "templates", "units"):
-        shutil.copytree(PROJECT / name, tmp_path / HOME[1:] / "lib" / name, ignore=ignore)
-    for name, module in {
-        "glorytun": "glorytun.cli.main",
-        "glorytun-setup": "glorytun_setup.cli",
-    }.items():
-        write(tmp_path, f"{HOME}/bin/{name}", _PROGRAM.format(module=module), 0o755)
-    run("chmod", "-R", "u=rwX,go=rX", str(tmp_path))
-    run("chown", "-R", "root:root", str(tmp_path))
+    put_program(tmp_path)
     end = End("server")
     try:
         end.start(system.root, files=tmp_path, binds=system.binds)
@@ -46,16 +26,15 @@ def host(system: System, tmp_path: Path) -> Iterator[End]:
 
 
 def test_the_service_and_its_user_come_and_go(host: End) -> None:
-    setup = f"{HOME}/bin/glorytun-setup"
-    host.run(setup, "--yes", "--role=server", "--share=no", timeout=60)
+    host.run(SETUP, "--yes", "--role=server", "--share=no", timeout=60)
     host.wait_state("active")
     assert host.shown("ExecStart").startswith(f"{{ path={HOME}/bin/glorytun ;")
     assert host.run("id", "-un", "glorytun").stdout == "glorytun\n"
     assert not host.complaints()
-    host.run(setup, "--yes", "--role=server", "--share=no", "--name=tun1", timeout=60)
-    host.run(setup, "remove", "tun0", "--yes", timeout=60)
+    host.run(SETUP, "--yes", "--role=server", "--share=no", "--name=tun1", timeout=60)
+    host.run(SETUP, "remove", "tun0", "--yes", timeout=60)
     assert host.shown("ActiveState", "glorytun@tun1.service") == "active"
-    host.run(setup, "remove", "tun1", "--yes", timeout=60)
+    host.run(SETUP, "remove", "tun1", "--yes", timeout=60)
     left = host.run("sh", "-c", f"ls -d {_UNITS}* /etc/*.d/glorytun.conf", check=False).stdout
     assert left == ""
     assert host.shown("LoadState", UNIT) == "not-found"

@@ -12,6 +12,14 @@ suite=$1
 cd "$(dirname "$0")/../.."
 say() { printf '%s\n' "$*" >&2; }
 
+case $suite in
+bookworm | trixie) ;;
+*)
+    say "error: no Debian is called '$suite' here: the package is built for bookworm and trixie"
+    exit 2
+    ;;
+esac
+
 # Names of the packages that debian/control asks for, without versions and build profiles.
 build_depends() {
     sed -n '/^Build-Depends:/,/^[^ ]/ { s/^Build-Depends://; /^[^ ]/d; p }' debian/control |
@@ -22,9 +30,15 @@ build_depends() {
 root=$(tests/lab/mkroot.sh "$suite" build-essential lintian $(build_depends))
 number=$(sed -n 's/^VERSION_ID="\(.*\)"/\1/p' "$root/etc/os-release")
 
+finish() {
+    deb=$(echo dist/glorytun_*"~deb${number}"_all.deb)
+    say "To install it on Debian $number: apt install ./$deb"
+    echo "$deb"
+}
+
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-upstream=$(sed -n '1s/.*(\(.*\)-.*).*/\1/p' debian/changelog)
+upstream=$(sed -n '1s/.*(\([0-9]*:\)\?\(.*\)-.*).*/\2/p' debian/changelog)
 tree=$stage/glorytun-$upstream
 mkdir -p "$tree"
 # The same whoever checked it out, and when.
@@ -38,7 +52,7 @@ flock 9
 stamp=$( (echo "$root ${DEB_BUILD_OPTIONS:-}"
     tar --create --sort=name --mtime=@0 --owner=0 --group=0 --directory "$stage" .) | sha256sum)
 if [ "$(cat "dist/.built~deb$number" 2> /dev/null)" = "$stamp" ]; then
-    echo dist/glorytun_*"~deb${number}"_all.deb
+    finish
     exit
 fi
 
@@ -46,7 +60,8 @@ fi
 # shellcheck disable=SC2016  # a script for later
 build='
 export SOURCE_DATE_EPOCH=$(dpkg-parsechangelog --show-field Timestamp) LC_ALL=C.UTF-8 HOME=/build
-name=$(dpkg-parsechangelog --show-field Source)_$(dpkg-parsechangelog --show-field Version | sed "s/-.*//")
+name=$(dpkg-parsechangelog --show-field Source)_$(dpkg-parsechangelog --show-field Version |
+    sed "s/^[0-9]*://; s/-.*//")
 tar --create --sort=name --mtime=@"$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
     --exclude=./debian --transform "s,^\.,${PWD##*/}," . | gzip -9n > "../$name.orig.tar.gz"
 dpkg-buildpackage --no-sign
@@ -91,4 +106,4 @@ for file in "$stage"/glorytun_*.*; do
     mv "dist/.new~deb$number" "dist/${file##*/}"
 done
 echo "$stamp" > "dist/.built~deb$number"
-echo dist/glorytun_*"~deb${number}"_all.deb
+finish

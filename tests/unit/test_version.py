@@ -12,7 +12,7 @@ HEADING = re.compile(r"^## \[(.+?)\](?: - \d{4}-\d\d-\d\d)?$", re.MULTILINE)
 def newest_of_debian() -> tuple[str, str]:
     """Upstream's part of the newest version in debian/changelog, and the distribution."""
     line = (ROOT / "debian/changelog").read_text().splitlines()[0]
-    found = re.fullmatch(r"glorytun \(([\d.]+)-\S+\) (\w+); urgency=\w+", line)
+    found = re.fullmatch(r"glorytun \(1:([\d.]+)-\S+\) (\w+); urgency=\w+", line)
     assert found, line
     return found[1], found[2]
 
