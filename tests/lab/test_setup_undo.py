@@ -56,6 +56,12 @@ def made(system: System) -> Iterator[Before]:
         yield Before(made, before)
 
 
+@pytest.fixture(autouse=True)
+def _online(made: Before) -> None:
+    """Router advertisements come again some time after a test has had networkd reconfigure links."""
+    made.world.wait_online()
+
+
 @contextmanager
 def firewall(node: Node, rule: str) -> Iterator[None]:
     """With a rule of nftables on what comes in."""
