@@ -19,7 +19,7 @@ from tests.lab.node import nodes
 from tests.lab.tunnel import Pair, booted, up
 
 _HERE = Path(__file__).parent
-_PATIENT = ("test_setup_", "test_package_")
+_IMPATIENT = ("test_restart.py",)
 LONGEST = 90
 """Seconds that a test may take."""
 _TOOLS = ("systemd-nspawn", "systemd-sysusers", "mmdebstrap", "unshare", "nsenter", "setpriv", "ip")
@@ -60,8 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _schedule(item: pytest.Item) -> None:
-    """Let tests of the service have the machine to themselves; those of set-ups share it."""
-    if not item.path.name.startswith(_PATIENT):
+    """Let those that measure pauses have the machine to themselves; the others share it."""
+    if item.path.name in _IMPATIENT:
         item.add_marker(pytest.mark.timing)
 
 
