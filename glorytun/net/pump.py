@@ -53,13 +53,18 @@ class Pump:
         """Packets that were read, and are sent when a path has credit for them."""
         self._send_at: int | None = None
         """When the TUN may be read again, while that is known."""
+        self._served = 0
+        """How often the TUN had its turn."""
         loop.add_reader(udp.fileno(), self._on_udp)
         loop.add_reader(tun.fileno(), self._on_tun)
 
     def turn(self, *, until: int | None = None) -> None:
         """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
         now = self._clock.now()
-        self._loop.turn(self._wait(now, until))
+        served = self._served
+        self._loop.turn(0 if self._tun.has_more else self._wait(now, until))
+        if self._tun.has_more and self._served == served:
+            self._on_tun()  # epoll knows of what the device has, not of what was read already.
         now = self._clock.now()
         due_at = self._tunnel.next_timeout()
         if due_at is not None and now >= due_at:
@@ -96,6 +101,7 @@ class Pump:
         self._is_behind = True
         for _ in range(TURNS_IN):
             packets: list[Batch] = []
+            is_first = self._udp.come_alone
             received = self._udp.receive()
             if self._udp.overflow:
                 self._tunnel.on_overflow(received[0][1], self._udp.overflow)
@@ -105,8 +111,11 @@ class Pump:
             if self._udp.is_drained:
                 self._is_behind = False
                 return
+            if is_first and not self._is_paused:
+                self._on_tun()  # What answers at once, such as TCP and ping, has done so by now.
 
     def _on_tun(self) -> None:
+        self._served += 1
         now = self._clock.now()
         for _ in range(1 if self._is_behind else TURNS_OUT):
             if self._set_paused(now):

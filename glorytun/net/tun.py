@@ -74,6 +74,8 @@ _ROW_MAX = 200
 _TRIES, _TRY_INTERVAL = 25, 20
 """A device in use is asked for again, every so many ms: the last process may be about to end, and
 systemd to drop what it kept for it."""
+_FLAGS, _KIND = 0, 1
+"""Where these are in the vnet header."""
 _SYN_MAX = 200
 """More than a SYN without data takes."""
 _V4_HEADER = 20
@@ -104,16 +106,18 @@ class Tun:
         self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
         """What was read, behind its vnet header."""
         start = 0 if self._has_vnet else VNET_SIZE
-        self._into = [memoryview(self._read)[start : VNET_SIZE + _PACKET_MAX]]
+        self._read_view = memoryview(self._read)
+        self._into = [self._read_view[start : VNET_SIZE + _PACKET_MAX]]
         self._buffer = Buffer(_ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX + SLACK)
+        self._view = memoryview(self._buffer)
         self._size = 0
-        """Of what was read, if it is no super-packet, ..."""
-        self._vnet: Vnet | None = None
-        """... and what came with it."""
+        """Of what was read, if it is no super-packet."""
         self._super: SuperPacket | None = None
         """What was read and is not split to its end yet."""
         self._split = 0
         """Segments of it that were split."""
+        self._rest: Batch | None = None
+        """What was read and is for the next `read`."""
 
     @classmethod
     def open(
@@ -174,6 +178,11 @@ class Tun:
         offloads = _set_offloads(descriptor, allowed)
         return cls(descriptor, _name(found), offloads=offloads if has_vnet else None)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the next `read` gives something though there may be nothing for poll(2)."""
+        return self._super is not None or self._rest is not None
+
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
         return self._descriptor
@@ -193,7 +202,7 @@ class Tun:
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
-        at = HEADROOM
+        at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
         most, reads = 1 if self._come_alone else _READS, 0
         while reads < most and at <= _ROWS_SIZE:
             reads += 1
@@ -201,14 +210,32 @@ class Tun:
             if self.is_drained:
                 break
             if self._super is not None:
-                rows = self._next_rows(self._super, batches, at)
-                if rows is None:
-                    break
-                at = append(batches, rows)
+                at = append(batches, self._next_rows(self._super, at))
             elif self._size:
                 at = self._take(batches, at)
         self._come_alone = self.is_drained and reads <= 2
+        if not self.is_drained and batches:
+            self._keep_rest(batches)
         return batches
+
+    def _take_rest(self, rest: Batch, batches: list[Batch]) -> int:
+        """Begin with what `_keep_rest` kept; where the next one goes."""
+        self._rest = None
+        size = rest.count * rest.stride
+        self._buffer[HEADROOM : HEADROOM + size] = self._buffer[rest.offset : rest.offset + size]
+        rest.offset, rest.stride = HEADROOM, rest.size + OVERHEAD
+        return append(batches, rest)
+
+    def _keep_rest(self, batches: list[Batch]) -> None:
+        """Of many segments keep as many as would leave in a call that isn't full.
+
+        A super-packet has a few more than fit one call: so of three all but a few leave in three.
+        """
+        last = batches[-1]
+        rest = last.count % datagrams_together(last.stride) if last.count > 1 else 0
+        if 0 < rest < last.count:
+            self._rest = last.run(last.count - rest, rest)
+            batches[-1] = last.run(0, last.count - rest)
 
     def _read_one(self) -> bool:
         """Read a packet: a super-packet into `_super`, another of `_size` bytes."""
@@ -221,12 +248,11 @@ class Tun:
                 f"{self.name} can't be read any more: {_reason(error)}",
                 hint="was it deleted? start again",
             ) from error
-        self._vnet = None
         if self._has_vnet:
             size -= VNET_SIZE
-            self._vnet = Vnet.pull(self._read)
-            if self._vnet.kind:
-                self._super, self._split = SuperPacket.parse(self._read, size, self._vnet), 0
+            if self._read[_KIND]:
+                vnet = Vnet.pull(self._read)
+                self._super, self._split = SuperPacket.parse(self._read, size, vnet), 0
                 self.skipped += self._super is None
                 size = 0
         self._size = size
@@ -234,25 +260,18 @@ class Tun:
 
     def _take(self, batches: list[Batch], at: int) -> int:
         """Put the packet that was read into its row at `at`; where the next one goes."""
-        end, vnet = at + self._size, self._vnet
-        self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
-        if vnet is not None and vnet.flags & NEEDS_CHECKSUM:
+        end = at + self._size
+        self._view[at:end] = self._read_view[VNET_SIZE : VNET_SIZE + self._size]
+        if self._has_vnet and self._read[_FLAGS] & NEEDS_CHECKSUM:
+            vnet = Vnet.pull(self._read)
             fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
         if self._size < _SYN_MAX and self.mtu:
-            clamp_mss(memoryview(self._buffer)[at:end], self.mtu)
+            clamp_mss(self._view[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
-    def _next_rows(self, packet: SuperPacket, batches: list[Batch], at: int) -> Batch | None:
-        """The next segments of a super-packet; None if what was read before is enough.
-
-        Which is as many as leave in a few full calls: see `datagrams_together`.
-        """
-        stride = packet.header + packet.segment + OVERHEAD
-        before = batches[-1].count if batches and batches[-1].stride == stride else 0
-        most = _CALLS * datagrams_together(stride) - before
-        if most <= 0:
-            return None
-        rows = split(packet, first=self._split, most=most, into=self._buffer, offset=at)
+    def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
+        """The next segments of a super-packet, mostly all."""
+        rows = split(packet, first=self._split, most=ROWS_MAX, into=self._buffer, offset=at)
         self._split += rows.count
         if self._split == packet.segments:
             self._super = None

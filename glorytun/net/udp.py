@@ -90,7 +90,7 @@ class UdpSocket:
         """Datagrams that the socket had no room for before those that `receive` gave last."""
         self._overflows: int | None = 0
         """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
-        self._come_alone = True
+        self.come_alone = True
         """Whether the next one is to be passed on before anybody looks for another."""
         self._buffer = Buffer(_ROWS_SIZE + SLACK)
         self._view = memoryview(self._buffer)
@@ -186,7 +186,7 @@ class UdpSocket:
         """Those of the last path."""
         at = self.overflow = 0
         self.is_drained = False
-        most, calls = 1 if self._come_alone else _RECEIVED_MAX, 0
+        most, calls = 1 if self.come_alone else _RECEIVED_MAX, 0
         while calls < most and at <= _ROWS_SIZE - _DATAGRAM_MAX:
             calls += 1
             into = (self._view[at : at + _DATAGRAM_MAX],)
@@ -219,7 +219,7 @@ class UdpSocket:
                 self._overflows = overflows
             if len(batches) > known:
                 received.append((batches[-1], path))
-        self._come_alone = self.is_drained and calls <= 2
+        self.come_alone = self.is_drained and calls <= 2
         return received
 
     def send(self, path: PathId, batch: Batch) -> int:
