@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MANY = 64
+"""Calls of the kernel to take what is waiting into batches, if not fewer are asked for."""
+
 
 class Buffer(bytearray):
     """Memory that is filled again and again, and never resized.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import Batch, Buffer, append, append_row
+from glorytun.core.batch import MANY, Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
 from glorytun.net.checksum import fill_in
@@ -64,11 +64,8 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
-_READS = 64
-"""Packets read in one go, ..."""
-_CALLS = 3
-_ROWS_SIZE = _CALLS * _PACKET_MAX
-"""... as long as their rows take no more bytes than this, and leave in so many calls."""
+_ROWS_SIZE = 3 * _PACKET_MAX
+"""No more is read in one go when the rows take so many bytes: they leave in three calls."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
 _TRIES, _TRY_INTERVAL = 25, 20
@@ -99,8 +96,6 @@ class Tun:
         self.offloads = offloads or frozenset()
         self.is_drained = True
         """Whether the last `read` took all there was."""
-        self._come_alone = True
-        """Whether the next one is to be passed on before anybody looks for another."""
         self._descriptor = descriptor
         self._has_vnet = offloads is not None
         self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
@@ -192,20 +187,20 @@ class Tun:
         poll = select.poll()
         poll.register(self._descriptor, 0)
         if poll.poll(0):
-            self.read()
+            self.read(1)
 
-    def read(self) -> list[Batch]:
+    def read(self, most: int = MANY) -> list[Batch]:
         """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
-        The first of those that come one by one is returned by itself, without a look for more.
+        The kernel is asked `most` times, and gives one each time, or one for many of a flow.
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
         at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
-        most, reads = 1 if self._come_alone else _READS, 0
-        while reads < most and at <= _ROWS_SIZE:
-            reads += 1
+        for _ in range(most):
+            if at > _ROWS_SIZE:
+                break
             self.is_drained = self._super is None and not self._read_one()
             if self.is_drained:
                 break
@@ -213,7 +208,6 @@ class Tun:
                 at = append(batches, self._next_rows(self._super, at))
             elif self._size:
                 at = self._take(batches, at)
-        self._come_alone = self.is_drained and reads <= 2
         if not self.is_drained and batches:
             self._keep_rest(batches)
         return batches
@@ -291,8 +285,12 @@ class Tun:
                     self._write(pieces, count)
             return
         for batch in batches:
-            for row in batch.rows():
-                self._write_one(row)
+            if batch.count == 1:
+                start = batch.offset
+                self._write_one(memoryview(batch.buffer)[start : start + batch.size])
+            else:
+                for row in batch.rows():
+                    self._write_one(row)
 
     def _write_one(self, row: memoryview) -> None:
         if not _is_packet(row):
