@@ -87,6 +87,9 @@ def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, g
         if size == last.size == last.last and last.offset + last.count * last.stride == at:
             last.count += 1
             return at + last.stride
+    else:
+        batches.append(Batch(buffer, at, size + gap, 1, size, size))
+        return at + size + gap
     return append(batches, Batch(buffer, at, size + gap, 1, size, size))
 
 
