@@ -33,9 +33,9 @@ CONFIRM_SIZE = 8
 
 # What this implementation chose.
 
-_ROWS = 256
+_ROWS = 1024
 """There is room for the nonces of so many rows from the start."""
-_PLACES_KEPT = 256
+_PLACES_KEPT = 64
 """Of batches in one buffer, whose pointers are kept."""
 
 

@@ -64,8 +64,8 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
-_ROWS_SIZE = 3 * _PACKET_MAX
-"""No more is read in one go when the rows take so many bytes: they leave in three calls."""
+_ROWS_SIZE = 5 * _PACKET_MAX
+"""No more is read in one go when the rows take so many bytes: they leave in five calls."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
 _TRIES, _TRY_INTERVAL = 25, 20
@@ -230,7 +230,7 @@ class Tun:
     def _keep_rest(self, batches: list[Batch]) -> None:
         """Of many segments keep as many as would leave in a call that isn't full.
 
-        A super-packet has a few more than fit one call: so of three all but a few leave in three.
+        A super-packet has a few more than fit one call: of five all but a few leave in five.
         """
         last = batches[-1]
         rest = last.count % datagrams_together(last.stride) if last.count > 1 else 0
