@@ -215,7 +215,7 @@ class Tun:
                 at = self._take(batches, at)
         if self._incomplete:
             self._complete()
-        if not self.is_drained and batches:
+        if self.offloads and not self.is_drained and batches:
             self._keep_rest(batches)
         return batches
 
