@@ -50,6 +50,8 @@ class Pump:
         self._loop = loop
         self._on_send_failure = on_send_failure
         self._is_paused = False
+        self._is_paced = False
+        """Whether the paths' credit has ended since the TUN was empty."""
         self._is_behind = False
         """Whether more waits in the socket than was taken in its turn."""
         self._held: deque[Batch] = deque()
@@ -67,10 +69,11 @@ class Pump:
         """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
         before = self._clock.now()
         served = self._served
-        ready = self._loop.wait(0 if self._tun.has_more else self._wait(before, until))
+        is_due = self._tun.has_more and not self._is_paused
+        ready = self._loop.wait(0 if is_due else self._wait(before, until))
         self._has_slept = self._clock.now() - before > AWAKE
         self._loop.call_back(ready)
-        if self._tun.has_more and self._served == served:
+        if is_due and self._served == served:
             self._on_tun()  # epoll knows of what the device has, not of what was read already.
         now = self._clock.now()
         due_at = self._tunnel.next_timeout()
@@ -140,7 +143,8 @@ class Pump:
         if self._set_paused(now):
             return False
         if not self._held:
-            self._held.extend(self._tun.read(most))
+            self._held.extend(self._tun.read(most, is_paced=self._is_paced))
+            self._is_paced = self._is_paced and not self._tun.is_drained
         self._send_held(now)
         return True
 
@@ -176,6 +180,7 @@ class Pump:
             self._is_paused = paused
             # Taken out altogether: epoll reports an error of the device even to who wants nothing.
             if paused:
+                self._is_paced = True
                 self._loop.remove_reader(self._tun.fileno())
             else:
                 self._loop.add_reader(self._tun.fileno(), self._on_tun)

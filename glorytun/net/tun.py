@@ -65,7 +65,9 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 
 _PACKET_MAX = 65536
 _ROWS_SIZE = 5 * _PACKET_MAX
-"""No more is read in one go when the rows take so many bytes: they leave in five calls."""
+_PACED_SIZE = 3 * _PACKET_MAX
+"""No more is read in one go when the rows take so many bytes: they leave in five calls; or in three
+where they have to wait for a path's credit, since nothing that comes later can overtake them."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
 _TRIES, _TRY_INTERVAL = 25, 20
@@ -194,17 +196,20 @@ class Tun:
         if poll.poll(0):
             self.read(1)
 
-    def read(self, most: int = MANY) -> list[Batch]:
+    def read(self, most: int = MANY, *, is_paced: bool = False) -> list[Batch]:
         """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
-        The kernel is asked `most` times, and gives one each time, or one for many of a flow.
+        The kernel is asked `most` times, and gives one each time, or one for many of a flow; less is
+        read where a path's rate is what limits it (`is_paced`).
+
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
         at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
+        size = _PACED_SIZE if is_paced else _ROWS_SIZE
         for _ in range(most):
-            if at > _ROWS_SIZE:
+            if at > size:
                 break
             self.is_drained = self._super is None and not self._read_one()
             if self.is_drained:
