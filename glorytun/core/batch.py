@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MANY = 64
+"""Calls of the kernel to take what is waiting into batches, if not fewer are asked for."""
+
 
 class Buffer(bytearray):
     """Memory that is filled again and again, and never resized.
@@ -84,6 +87,9 @@ def append_row(batches: list[Batch], buffer: bytearray, at: int, size: int, *, g
         if size == last.size == last.last and last.offset + last.count * last.stride == at:
             last.count += 1
             return at + last.stride
+    else:
+        batches.append(Batch(buffer, at, size + gap, 1, size, size))
+        return at + size + gap
     return append(batches, Batch(buffer, at, size + gap, 1, size, size))
 
 

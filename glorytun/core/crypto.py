@@ -6,7 +6,7 @@ are not public; where one is missing the public wrapper is used, and a test says
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -33,9 +33,9 @@ CONFIRM_SIZE = 8
 
 # What this implementation chose.
 
-_ROWS = 256
+_ROWS = 1024
 """There is room for the nonces of so many rows from the start."""
-_PLACES_KEPT = 256
+_PLACES_KEPT = 64
 """Of batches in one buffer, whose pointers are kept."""
 
 
@@ -149,21 +149,21 @@ def confirmation(public: bytes) -> bytes:
     return hashlib.blake2b(public, digest_size=32).digest()[:CONFIRM_SIZE]
 
 
-_Columns = tuple[Iterable[Any], ...]
-
-
 class _Compiled:
     """An AEAD of a C library: one call a row, in place, with pointers that were made before.
 
-    `sealing` and `opening` make the arguments of these calls, a column for each parameter.
+    `sealing` and `opening` put the arguments of these calls in order, `constants` among them:
+    those of one call, or a column for each parameter of many.
     """
 
     __slots__ = (
+        "_constants",
         "_decrypt",
         "_encrypt",
         "_ffi",
         "_first",
         "_nonces",
+        "_one",
         "_opening",
         "_sealing",
         "_times",
@@ -175,14 +175,17 @@ class _Compiled:
         ffi: Any,
         encrypt: Callable[..., int],
         decrypt: Callable[..., int],
-        sealing: Callable[[list[Any], int, list[Any]], _Columns],
-        opening: Callable[[list[Any], list[Any], int, list[Any]], _Columns],
+        sealing: Callable[..., tuple[Any, ...]],
+        opening: Callable[..., tuple[Any, ...]],
+        constants: tuple[Any, ...],
     ) -> None:
         self._ffi = ffi
         self._encrypt = encrypt
         self._decrypt = decrypt
         self._sealing = sealing
         self._opening = opening
+        self._one = constants
+        self._constants = tuple(map(repeat, constants))
         self._make_nonces(_ROWS)
 
     def _make_nonces(self, count: int) -> None:
@@ -209,7 +212,8 @@ class _Compiled:
 
     def _pointers(self, buffer: bytearray, datagrams: Batch) -> list[Any]:
         """To the text of each row at least, in a buffer that has the same rows."""
-        place = datagrams.offset, datagrams.stride
+        # Single rows come in all sizes.
+        place = datagrams.offset, datagrams.stride if datagrams.count > 1 else 0
         kept = buffer.pointers if isinstance(buffer, Buffer) else {}
         found = kept.get(place)
         if found is not None and len(found) >= datagrams.count:
@@ -223,17 +227,26 @@ class _Compiled:
 
     def seal(self, datagrams: Batch) -> None:
         texts, nonces = self._pointers(datagrams.buffer, datagrams), self._take_times(datagrams)
+        if datagrams.count == 1:
+            size = datagrams.size - OVERHEAD
+            self._encrypt(*self._sealing(texts[0], size, nonces[0], *self._one))
+            return
         for part, size in _alike(datagrams):
-            columns = self._sealing(texts[part], size - OVERHEAD, nonces[part])
+            sizes = repeat(size - OVERHEAD)
+            columns = self._sealing(texts[part], sizes, nonces[part], *self._constants)
             any(map(self._encrypt, *columns))  # It always returns 0.
 
     def open(self, datagrams: Batch, into: bytearray) -> list[bool]:
         texts, nonces = self._pointers(datagrams.buffer, datagrams), self._take_times(datagrams)
         plain = self._pointers(into, datagrams)
+        if datagrams.count == 1:
+            size = datagrams.size - TIME_SIZE
+            one = self._opening(plain[0], texts[0], size, nonces[0], *self._one)
+            return [not self._decrypt(*one)]
         failed: list[int] = []
         for part, size in _alike(datagrams):
-            columns = self._opening(plain[part], texts[part], size - TIME_SIZE, nonces[part])
-            failed += map(self._decrypt, *columns)
+            rows = plain[part], texts[part], repeat(size - TIME_SIZE), nonces[part]
+            failed += map(self._decrypt, *self._opening(*rows, *self._constants))
         return [not one for one in failed] if any(failed) else [True] * datagrams.count
 
 
@@ -265,17 +278,17 @@ def _make_sodium(name: str, key: bytes) -> Aead | None:
         return None
     # Without it libsodium silently runs its slowest code; PyNaCl has done it at import.
     nacl.bindings.sodium_init()
-    null, six, secret = repeat(ffi.NULL), repeat(TIME_SIZE), repeat(ffi.new("unsigned char[]", key))
     return _Compiled(
         ffi=ffi,
         encrypt=encrypt,
         decrypt=decrypt,
-        sealing=lambda texts, size, nonces: (
-            *(texts, null, texts, repeat(size), nonces, six, null, nonces, secret),
+        sealing=lambda text, size, nonce, null, six, secret: (
+            *(text, null, text, size, nonce, six, null, nonce, secret),
         ),
-        opening=lambda plain, texts, size, nonces: (
-            *(plain, null, null, texts, repeat(size), nonces, six, nonces, secret),
+        opening=lambda plain, text, size, nonce, null, six, secret: (
+            *(plain, null, null, text, size, nonce, six, nonce, secret),
         ),
+        constants=(ffi.NULL, TIME_SIZE, ffi.new("unsigned char[]", key)),
     )
 
 
@@ -284,17 +297,17 @@ def _make_aegis(key: bytes) -> Aead:
     if loaded is None or not hasattr(loaded[1], "aegis256_encrypt"):
         return _Wrapped(AEGIS, *_public_aegis(key))
     ffi, lib = loaded
-    tag, six, secret = repeat(TAG_SIZE), repeat(TIME_SIZE), repeat(ffi.new("uint8_t[]", key))
     return _Compiled(
         ffi=ffi,
         encrypt=lib.aegis256_encrypt,
         decrypt=lib.aegis256_decrypt,
-        sealing=lambda texts, size, nonces: (
-            *(texts, tag, texts, repeat(size), nonces, six, nonces, secret),
+        sealing=lambda text, size, nonce, tag, six, secret: (
+            *(text, tag, text, size, nonce, six, nonce, secret),
         ),
-        opening=lambda plain, texts, size, nonces: (
-            *(plain, texts, repeat(size), tag, nonces, six, nonces, secret),
+        opening=lambda plain, text, size, nonce, tag, six, secret: (
+            *(plain, text, size, tag, nonce, six, nonce, secret),
         ),
+        constants=(TAG_SIZE, TIME_SIZE, ffi.new("uint8_t[]", key)),
     )
 
 

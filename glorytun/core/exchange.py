@@ -129,6 +129,11 @@ class KeyExchange:
         """Whether we send with a session that the peer has not used yet."""
         return self._sending_next
 
+    @property
+    def likeliest(self) -> Session | None:
+        """The first of `receiving`, for each datagram."""
+        return self.current or self.next or self.last
+
     def receiving(self) -> list[Session]:
         """The sessions that may open data, the likeliest first."""
         return [session for session in (self.current, self.next, self.last) if session]

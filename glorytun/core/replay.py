@@ -68,7 +68,8 @@ class ReplayWindow:
         end = min(start + count, _SLOTS)
         self._seen[start:end] = _ZEROS[: end - start]
         rest = count - (end - start)
-        self._seen[:rest] = _ZEROS[:rest]
+        if rest:
+            self._seen[:rest] = _ZEROS[:rest]
         self.newest = time
 
 

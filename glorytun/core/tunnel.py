@@ -203,12 +203,9 @@ class Tunnel:
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         good = self._open(datagrams, path_id.remote, now)
         path = self._paths.get(path_id)
-        if good[-1] and datagrams.last == OVERHEAD + len(MARK):
+        if datagrams.last == OVERHEAD + len(MARK) and good[-1]:
             good[-1] = False
             self._heard_mark(path, now)
-        count = good.count(True)
-        if not count:
-            return []
         packets = Batch(
             self._plain,
             datagrams.offset + TIME_SIZE,
@@ -217,8 +214,12 @@ class Tunnel:
             datagrams.size - OVERHEAD,
             datagrams.last - OVERHEAD,
         )
-        runs = [packets] if count == datagrams.count else list(packets.runs(good))
-        size = sum(run.total() for run in runs)
+        runs, count, size = [packets], datagrams.count, packets.total()
+        if False in good:
+            runs, count = list(packets.runs(good)), good.count(True)
+            size = sum(run.total() for run in runs)
+            if not count:
+                return []
         if path is not None:
             self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
         self._received_total += count
@@ -247,24 +248,24 @@ class Tunnel:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
         if len(self._plain) < len(datagrams.buffer):
             self._plain = Buffer(len(datagrams.buffer))
-        sessions = self._exchange.receiving()
+        likeliest = self._exchange.likeliest
         good = [False] * datagrams.count
-        if sessions:
-            good = sessions[0].rx.open(datagrams, self._plain)
-            many = datagrams.count > 1
-            if many and all(good) and self._accept_all(sessions[0], datagrams, now):
+        if likeliest is not None:
+            good = likeliest.rx.open(datagrams, self._plain)
+            many = datagrams.count > 1 and False not in good
+            if many and self._accept_all(likeliest, datagrams, now):
                 return good
         at = datagrams.offset
         for index, is_open in enumerate(good):
-            session = sessions[0] if is_open else self._open_row(datagrams.run(index, 1), sessions)
+            session = likeliest if is_open else self._open_row(datagrams.run(index, 1))
             time = unwrap_time(pull_time(datagrams.buffer, at), now=now)
             good[index] = self._accept(session, time, source, now)
             at += datagrams.stride
         return good
 
-    def _open_row(self, datagram: Batch, sessions: list[Session]) -> Session | None:
-        """The session that opens one datagram, which the first did not."""
-        for session in sessions[1:]:
+    def _open_row(self, datagram: Batch) -> Session | None:
+        """The session that opens one datagram, which the likeliest did not."""
+        for session in self._exchange.receiving()[1:]:
             if session.rx.open(datagram, self._plain)[0]:
                 return session
         return None
@@ -296,6 +297,8 @@ class Tunnel:
 
     def _note_opened(self, session: Session, now: int) -> None:
         """Let the next session take over when the peer uses it."""
+        if session is self._exchange.current:
+            return
         before = self._exchange.sending
         if not self._exchange.opened_with(session, now):
             return
@@ -519,5 +522,7 @@ class Tunnel:
 def _has_control(datagrams: Batch) -> bool:
     """Whether any row is a control message; all have at least one byte."""
     at = datagrams.offset
+    if datagrams.count == 1:
+        return bool(datagrams.buffer[at] & CONTROL_BIT)
     first_bytes = datagrams.buffer[at : at + datagrams.count * datagrams.stride : datagrams.stride]
     return bool(first_bytes.translate(None, _EVEN))

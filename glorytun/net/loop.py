@@ -25,9 +25,17 @@ class Loop:
 
     def turn(self, timeout: int | None) -> None:
         """Wait up to `timeout` µs (None: for ever) and call back once for each ready descriptor."""
+        self.call_back(self.wait(timeout))
+
+    def wait(self, timeout: int | None) -> list[tuple[int, int]]:
+        """The first half of `turn`; what it returns is for `call_back`."""
         # Rounded up: a timer that is called a little too early would spin until it is due.
         seconds = None if timeout is None else -(-max(timeout, 0) // _MILLISECOND) / 1000
-        for fd, _ in self._epoll.poll(seconds):
+        return self._epoll.poll(seconds)
+
+    def call_back(self, ready: list[tuple[int, int]]) -> None:
+        """The second half of `turn`."""
+        for fd, _ in ready:
             callback = self._callbacks.get(fd)
             if callback is not None:  # An earlier callback of this turn may have removed it.
                 callback()

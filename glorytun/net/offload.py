@@ -48,14 +48,16 @@ _TANGLED, _RUN, _SHORT = 8, 4, 100
 """So many rows are put in order by flow if they continue each other in runs shorter than this, on
 average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
 
-_ZERO, _SMALL_ZERO = FULL * 0xC000, FULL * 16
-"""Zero, modulo FULL, and more than the sum over any row, and over a header: sums have no sign and
-32 bits, so that nothing may be taken from less."""
+_ZERO = FULL * 0xC000
+"""Zero, modulo FULL, and more than the sum over any row: sums have no sign and 32 bits, so that
+nothing may be taken from less."""
+_WIDE_SWAP = np.uint64(SWAP)
+_NUMBERS_SIZE = 16
+"""Of the numbers in a row of the table in `_ends`."""
 
 Numbers = npt.NDArray[np.int64]
 _INDEX: Numbers = np.arange(ROWS_MAX, dtype=np.int64)
 _Bytes = npt.NDArray[np.uint8]
-_Flags = npt.NDArray[np.bool_]
 Piece = bytes | bytearray | memoryview
 Pieces = list[Piece]
 """One packet with its vnet header, as writev(2) takes it."""
@@ -161,25 +163,13 @@ def split(packet: SuperPacket, *, first: int, most: int, into: bytearray, offset
 def _template(packet: SuperPacket) -> bytearray:
     """The headers as the segments have them in common, without checksums."""
     template = packet.buffer[VNET_SIZE : VNET_SIZE + packet.header]
-    _set_lengths(template, 0, packet, packet.segment)
+    _set_lengths(template, 0, packet.header + packet.segment, packet)
     if not packet.is_v6:
         template[10:12] = b"\0\0"
     if not packet.is_udp:
         template[packet.transport + _FLAGS] &= ~(_FIN | _PSH | _CWR)
     template[packet.checksum : packet.checksum + 2] = b"\0\0"
     return template
-
-
-def _set_lengths(headers: bytearray, at: int, packet: SuperPacket, payload: int) -> None:
-    """Write the length fields of a segment whose headers begin at `at`."""
-    size = packet.header + payload
-    if packet.is_v6:
-        headers[at + 4 : at + 6] = (size - _V6_HEADER).to_bytes(2, "big")
-    else:
-        headers[at + 2 : at + 4] = size.to_bytes(2, "big")
-    if packet.is_udp:
-        at += packet.transport + 4
-        headers[at : at + 2] = (_UDP_HEADER + payload).to_bytes(2, "big")
 
 
 def _lay_out(packet: SuperPacket, template: bytearray, rows: Batch, first: int) -> None:
@@ -208,7 +198,7 @@ def _end(packet: SuperPacket, rows: Batch, missing: int) -> None:
         buffer[at + packet.transport + _FLAGS] |= flags & (_FIN | _PSH)
     if missing:
         buffer[at + rows.size - missing : at + rows.size] = bytes(missing)
-        _set_lengths(buffer, at, packet, packet.last)
+        _set_lengths(buffer, at, packet.header + packet.last, packet)
 
 
 def _number(
@@ -304,8 +294,9 @@ def _runs(batch: Batch, *, udp: bool) -> tuple[_Kind | None, list[int]]:
     kind = _kind_of(batch) if count > 1 else None
     if kind is None or (kind.is_udp and not udp):
         return None, list(range(1, count + 1))
-    ends: list[int] = np.flatnonzero(~_joins(batch, kind)).tolist()
-    return kind, [end + 1 for end in ends] + [count]
+    if batch.last < batch.size and not _has_right_lengths(batch, count - 1, kind):
+        return kind, [*_ends(batch.run(0, count - 1), kind), count]
+    return kind, _ends(batch, kind)
 
 
 def _kind_of(batch: Batch) -> _Kind | None:
@@ -341,52 +332,59 @@ def _kind_of(batch: Batch) -> _Kind | None:
 
 @lru_cache(maxsize=64)
 def _mask(kind: _Kind) -> npt.NDArray[np.uint64]:
-    """The bits of the headers that must be equal; what else may differ is looked at apart."""
-    mask = np.zeros(-(-kind.header // 8) * 8, np.uint8)
-    mask[: kind.header] = 0xFF
-    if kind.is_v6:
-        mask[4:6] = 0
-    else:
-        mask[2:6] = mask[10:12] = 0
+    """The bits of a row of the table in `_ends` that are compared."""
+    mask = np.zeros(-(-kind.header // 8) * 8 + _NUMBERS_SIZE, np.uint8)
+    mask[: kind.header] = mask[-_NUMBERS_SIZE:] = 0xFF
+    if not kind.is_v6:
+        mask[4:6] = mask[10:12] = 0
     at = kind.transport
     mask[kind.checksum : kind.checksum + 2] = 0
-    if kind.is_udp:
-        mask[at + 4 : at + 6] = 0
-    else:
+    if not kind.is_udp:
         mask[at + 4 : at + 8] = 0
         mask[at + _FLAGS] = 0xFF ^ (_FIN | _PSH | _CWR)
     return mask.view("<u8")
 
 
-def _joins(batch: Batch, kind: _Kind) -> _Flags:
-    """Whether each row but the first continues the one before it."""
+def _ends(batch: Batch, kind: _Kind) -> list[int]:
+    """Where runs of rows end that continue each other, and whose checksums are right.
+
+    A table is made with a row for each: its headers, and behind them its sums, and its numbers less
+    what they should have counted up by. In a run these are equal, but for what `_mask` leaves out:
+    sums over rows with right checksums are as congruent as their headers are equal. So one
+    comparison finds the runs, and of each only the first row is looked at by itself.
+    """
+    buffer, count, stride, at = batch.buffer, batch.count, batch.stride, batch.offset
     mask = _mask(kind)
-    words: npt.NDArray[np.uint64] = np.empty((batch.count, len(mask)), "<u8")
-    shape, strides = (batch.count, 8 * len(mask)), (batch.stride, 1)
-    words.view(np.uint8)[:] = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
-    joins: _Flags = np.logical_not(((words[1:] ^ words[:-1]) & mask).any(axis=1))
-    good: _Flags = _field(batch, 4 if kind.is_v6 else 2, ">u2") == (
-        batch.size - _V6_HEADER if kind.is_v6 else batch.size
-    )
+    size = 8 * len(mask) - _NUMBERS_SIZE
+    lines = bytearray(count * 8 * len(mask))
+    table: _Bytes = np.ndarray((count, 8 * len(mask)), np.uint8, lines)
+    table[:, :size] = np.ndarray((count, size), np.uint8, buffer, at, (stride, 1))
+    if batch.last < batch.size:
+        _set_lengths(lines, len(lines) - 8 * len(mask), batch.size, kind)
+    numbers: npt.NDArray[np.uint32] = table[:, size:].view("<u4")
+    numbers[:, 0] = sums = _sums(batch, kind)
     if not kind.is_v6:
-        joins &= _steps(_field(batch, 4, ">u2")) == 1
-    if kind.is_udp:
-        good &= _field(batch, kind.transport + 4, ">u2") == batch.size - kind.transport
-    else:
-        numbers = _steps(_field(batch, kind.transport + 4, ">u4"))
-        joins &= numbers == batch.size - kind.header
-        at = batch.offset + kind.transport + _FLAGS
-        end = at + batch.count * batch.stride
-        _look_at_flags(batch.buffer[at : end : batch.stride], joins, good)
-    full = batch.count - (batch.last < batch.size)
-    if joins.any():
-        rows = batch.run(0, full)
-        good[:full] &= _are_checksums_right(rows, kind, words[:full].view("<u2"))
-    if full < batch.count:
-        good[-1] = _is_good(batch.run(full, 1), kind)
-    joins &= good[1:]
-    joins &= good[:-1]
-    return joins
+        # Length and identification are all that the header's checksum may differ by.
+        differing = _field(batch, 2, ">u4") * _WIDE_SWAP
+        numbers[:, 1] = (differing + _field(batch, 10, "<u2")) % FULL
+        numbers[:, 2] = _field(batch, 4, ">u2") - np.arange(count, dtype=np.uint16)
+    if not kind.is_udp:
+        segment = batch.size - kind.header
+        counted = np.arange(0, count * segment, segment, dtype=np.uint32)
+        numbers[:, 3] = _field(batch, kind.transport + 4, ">u4") - counted
+    words = table.view("<u8")
+    words &= mask
+    changes = (words[1:] != words[:-1]).ravel().nonzero()[0].tolist()
+    ends = {place // len(mask) + 1 for place in changes}
+    ends.add(count)
+    _add_ends_by_flags(ends, batch, kind)
+    _add_ends_by_zeros(ends, batch, kind)
+    first = 0
+    for end in sorted(ends):
+        if end - first > 1 and not _is_good(batch, first, kind, int(sums[first])):
+            ends.update(range(first + 1, end))
+        first = end
+    return sorted(ends)
 
 
 def _field(batch: Batch, at: int, kind: str) -> npt.NDArray[Any]:
@@ -394,63 +392,88 @@ def _field(batch: Batch, at: int, kind: str) -> npt.NDArray[Any]:
     return np.ndarray((batch.count,), kind, batch.buffer, batch.offset + at, (batch.stride,))
 
 
-def _steps(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """From each to the next, modulo their size."""
-    steps: npt.NDArray[Any] = numbers[1:] - numbers[:-1]
-    return steps
+def _sums(batch: Batch, kind: _Kind) -> npt.NDArray[np.uint32]:
+    """As `row_sums`, modulo FULL; that of a shorter last row as if its lengths weren't shorter."""
+    missing = batch.size - batch.last
+    if not missing:
+        return row_sums(batch) % FULL
+    sums = np.empty(batch.count, np.uint32)
+    sums[:-1] = row_sums(batch.run(0, batch.count - 1)) % FULL
+    at = batch.offset + (batch.count - 1) * batch.stride
+    last = sum_of(batch.buffer[at + 2 : at + batch.last])
+    # In the sum of IPv6 the shorter length of its header makes up for that in the pseudo-header.
+    sums[-1] = (last if kind.is_v6 else last - SWAP * missing) % FULL
+    return sums
 
 
-def _look_at_flags(flags: bytearray, joins: _Flags, good: _Flags) -> None:
-    """Those of all rows; few of them are other than ACK."""
+def _add_ends_by_flags(ends: set[int], batch: Batch, kind: _Kind) -> None:
+    """FIN and PSH end a run, CWR begins one; few rows have any."""
+    if kind.is_udp:
+        return
+    at = batch.offset + kind.transport + _FLAGS
+    flags = batch.buffer[at : at + batch.count * batch.stride : batch.stride]
     for value in set(flags.translate(None, bytes([_ACK]))):
         row = flags.find(value)
         while row >= 0:
-            if value & _ONLY_ACK != _ACK:
-                good[row] = False
             if value & (_FIN | _PSH):
-                joins[row : row + 1] = False  # There is none behind the last.
+                ends.add(row + 1)
             if value & _CWR and row:
-                joins[row - 1] = False
+                ends.add(row)
             row = flags.find(value, row + 1)
 
 
-def _are_checksums_right(batch: Batch, kind: _Kind, halves: npt.NDArray[np.uint16]) -> _Flags:
-    """Whether the checksums of all rows are right, and those that the kernel would write again.
+def _add_ends_by_zeros(ends: set[int], batch: Batch, kind: _Kind) -> None:
+    """Of the two ways to write a checksum of zero UDP has one, TCP and IPv4 have the other.
 
-    `halves` are the words of the headers. From the sum over a row the words before the addresses
-    are taken off; what remains is TCP or UDP and the addresses of its pseudo-header.
+    A row with the wrong one goes by itself: the kernel would write the right one.
     """
-    # The first word isn't in the sum.
-    before = halves[:, 1 : 4 if kind.is_v6 else 6]
-    sums = row_sums(batch)
-    sums += _SMALL_ZERO + SWAP * (kind.protocol + batch.size - kind.transport)
-    sums -= np.add.reduce(before, axis=1, dtype=np.uint32)
-    sums %= FULL
-    good: _Flags = sums == 0
-    checksums = _field(batch, kind.checksum, "<u2")
-    # Of the two ways to write zero, UDP has the one and TCP the other.
-    good &= checksums != (0 if kind.is_udp else FULL)
+    wrong = b"\0\0" if kind.is_udp else b"\xff\xff"
+    _add_ends_where(ends, _field(batch, kind.checksum, "<u2"), wrong)
     if not kind.is_v6:
-        good &= np.add.reduce(halves[:, :10], axis=1, dtype=np.uint32) % FULL == 0
-        good &= _field(batch, 10, "<u2") != FULL
-    return good
+        _add_ends_where(ends, _field(batch, 10, "<u2"), b"\xff\xff")
 
 
-def _is_good(row: Batch, kind: _Kind) -> bool:
-    """Whether a row by itself, which has the flags of others, may be merged with them."""
-    if row.size <= kind.header:
+def _add_ends_where(ends: set[int], numbers: npt.NDArray[np.uint16], value: bytes) -> None:
+    if value in numbers.tobytes():  # Seldom, and more seldom where a number begins.
+        for row in (numbers == int.from_bytes(value, "little")).nonzero()[0].tolist():
+            ends.update({row, row + 1} - {0})
+
+
+def _is_good(batch: Batch, row: int, kind: _Kind, rest: int) -> bool:
+    """Whether a row is whole and right, of whose words behind the first `rest` is the sum."""
+    at = batch.offset + row * batch.stride
+    headers = batch.buffer[at : at + kind.header]
+    if not kind.is_udp and headers[kind.transport + _FLAGS] & _ONLY_ACK != _ACK:
         return False
-    data = next(row.rows())
-    length = int.from_bytes(data[4:6] if kind.is_v6 else data[2:4], "big")
-    if length != (row.size - _V6_HEADER if kind.is_v6 else row.size):
+    header = sum_of(headers[: kind.transport])
+    if header and not kind.is_v6:
         return False
-    size = row.size - kind.transport
-    if kind.is_udp and int.from_bytes(data[kind.transport + 4 :][:2], "big") != size:
+    total = rest + sum_of(headers[:2]) - header
+    total += _pseudo_sum(headers, kind.protocol, batch.size - kind.transport)
+    return total % FULL == 0 and _has_right_lengths(batch, row, kind)
+
+
+def _has_right_lengths(batch: Batch, row: int, kind: _Kind) -> bool:
+    """Whether a row has some payload, and its length fields say how long it is."""
+    size = batch.row_size(row)
+    if size <= kind.header:
         return False
-    if not kind.is_udp and data[kind.transport + _FLAGS] & _ONLY_ACK != _ACK:
-        return False
-    words = np.frombuffer(bytes(data[: kind.transport]), "<u2").reshape(1, -1)
-    return bool(_are_checksums_right(row, kind, words)[0])
+    at = batch.offset + row * batch.stride
+    headers = batch.buffer[at : at + kind.header]
+    right = bytearray(headers)
+    _set_lengths(right, 0, size, kind)
+    return headers == right
+
+
+def _set_lengths(headers: bytearray, at: int, size: int, kind: "SuperPacket | _Kind") -> None:
+    """Write the length fields of a packet of `size` bytes whose headers begin at `at`."""
+    if kind.is_v6:
+        headers[at + 4 : at + 6] = (size - _V6_HEADER).to_bytes(2, "big")
+    else:
+        headers[at + 2 : at + 4] = size.to_bytes(2, "big")
+    if kind.is_udp:
+        at += kind.transport
+        headers[at + 4 : at + 6] = (size - kind.transport).to_bytes(2, "big")
 
 
 def _merge_run(rows: Batch, kind: _Kind) -> Iterator[Merged]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
-from glorytun.core.batch import Batch
+from glorytun.core.batch import MANY, Batch
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
@@ -25,6 +25,9 @@ What the socket has no room for is lost after it used up the path, control messa
 like a loss of the path's. What the TUN has no room for its sender learns of at once. So the socket
 comes first, and the TUN has one turn as long as it is not empty.
 """
+AWAKE = 10
+"""µs. After a longer wait the first that comes is passed on before anybody looks for more: the next
+turn, which doesn't wait if there is more, finds it anyway."""
 
 
 class Pump:
@@ -47,19 +50,31 @@ class Pump:
         self._loop = loop
         self._on_send_failure = on_send_failure
         self._is_paused = False
+        self._is_paced = False
+        """Whether the paths' credit has ended since the TUN was empty."""
         self._is_behind = False
         """Whether more waits in the socket than was taken in its turn."""
         self._held: deque[Batch] = deque()
         """Packets that were read, and are sent when a path has credit for them."""
         self._send_at: int | None = None
         """When the TUN may be read again, while that is known."""
+        self._served = 0
+        """How often the TUN had its turn."""
+        self._has_slept = True
+        """Whether there was nothing to do before this turn."""
         loop.add_reader(udp.fileno(), self._on_udp)
         loop.add_reader(tun.fileno(), self._on_tun)
 
     def turn(self, *, until: int | None = None) -> None:
         """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
-        now = self._clock.now()
-        self._loop.turn(self._wait(now, until))
+        before = self._clock.now()
+        served = self._served
+        is_due = self._tun.has_more and not self._is_paused
+        ready = self._loop.wait(0 if is_due else self._wait(before, until))
+        self._has_slept = self._clock.now() - before > AWAKE
+        self._loop.call_back(ready)
+        if is_due and self._served == served:
+            self._on_tun()  # epoll knows of what the device has, not of what was read already.
         now = self._clock.now()
         due_at = self._tunnel.next_timeout()
         if due_at is not None and now >= due_at:
@@ -88,34 +103,50 @@ class Pump:
         return min(times) - now if times else None
 
     def _on_udp(self) -> None:
-        self._deliver()
+        if self._has_slept:
+            self._deliver_some(1)
+            self._forward_some(1)  # TCP, ping and others have answered by now, if they do at once.
+        else:
+            self._deliver()
         self.flush()
 
     def _deliver(self) -> None:
-        now = self._clock.now()
         self._is_behind = True
         for _ in range(TURNS_IN):
-            packets: list[Batch] = []
-            received = self._udp.receive()
-            if self._udp.overflow:
-                self._tunnel.on_overflow(received[0][1], self._udp.overflow)
-            for datagrams, path in received:
-                packets += self._tunnel.receive(datagrams, path, now)
-            self._tun.write(packets)
+            self._deliver_some()
             if self._udp.is_drained:
                 self._is_behind = False
                 return
 
-    def _on_tun(self) -> None:
+    def _deliver_some(self, most: int = MANY) -> None:
         now = self._clock.now()
+        packets: list[Batch] = []
+        received = self._udp.receive(most)
+        if self._udp.overflow:
+            self._tunnel.on_overflow(received[0][1], self._udp.overflow)
+        for datagrams, path in received:
+            packets += self._tunnel.receive(datagrams, path, now)
+        self._tun.write(packets)
+
+    def _on_tun(self) -> None:
+        self._served += 1
+        if self._has_slept:
+            self._forward_some(1)
+            return
         for _ in range(1 if self._is_behind else TURNS_OUT):
-            if self._set_paused(now):
+            if not self._forward_some() or self._tun.is_drained:
                 return
-            if not self._held:
-                self._held.extend(self._tun.read())
-            self._send_held(now)
-            if self._tun.is_drained:
-                return
+
+    def _forward_some(self, most: int = MANY) -> bool:
+        """Send what waits in the TUN; False if no path has credit for more."""
+        now = self._clock.now()
+        if self._set_paused(now):
+            return False
+        if not self._held:
+            self._held.extend(self._tun.read(most, is_paced=self._is_paced))
+            self._is_paced = self._is_paced and not self._tun.is_drained
+        self._send_held(now)
+        return True
 
     def _send_held(self, now: int) -> None:
         """Send what was read, now that a path has credit, as far as that goes."""
@@ -149,6 +180,7 @@ class Pump:
             self._is_paused = paused
             # Taken out altogether: epoll reports an error of the device even to who wants nothing.
             if paused:
+                self._is_paced = True
                 self._loop.remove_reader(self._tun.fileno())
             else:
                 self._loop.add_reader(self._tun.fileno(), self._on_tun)

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import Batch, Buffer, append, append_row
+from glorytun.core.batch import MANY, Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
-from glorytun.net.checksum import fill_in
+from glorytun.net.checksum import fill_in, fill_in_rows
 from glorytun.net.features import Offload
 from glorytun.net.offload import (
     NEEDS_CHECKSUM,
@@ -64,16 +64,20 @@ _NAME = re.compile(r"[^\s/:%\0]{1,15}")
 """dev_valid_name() in net/core/dev.c; ``%`` would make it a template."""
 
 _PACKET_MAX = 65536
-_READS = 64
-"""Packets read in one go, ..."""
-_CALLS = 3
-_ROWS_SIZE = _CALLS * _PACKET_MAX
-"""... as long as their rows take no more bytes than this, and leave in so many calls."""
+_ROWS_SIZE = 5 * _PACKET_MAX
+_PACED_SIZE = 3 * _PACKET_MAX
+"""No more is read in one go when the rows take so many bytes: they leave in five calls; or in three
+where they have to wait for a path's credit, since nothing that comes later can overtake them."""
 _ROW_MAX = 200
 """More than the headers of a row, and what is between it and the next, take."""
 _TRIES, _TRY_INTERVAL = 25, 20
 """A device in use is asked for again, every so many ms: the last process may be about to end, and
 systemd to drop what it kept for it."""
+_FLAGS, _KIND, _CHECKSUM_AT = 0, 1, 6
+"""Where these are in the vnet header."""
+_CHECKSUM = struct.Struct("=HH")
+"""Where what it covers begins, and where it is in there."""
+_UDP_CHECKSUM = 6
 _SYN_MAX = 200
 """More than a SYN without data takes."""
 _V4_HEADER = 20
@@ -97,23 +101,25 @@ class Tun:
         self.offloads = offloads or frozenset()
         self.is_drained = True
         """Whether the last `read` took all there was."""
-        self._come_alone = True
-        """Whether the next one is to be passed on before anybody looks for another."""
         self._descriptor = descriptor
         self._has_vnet = offloads is not None
         self._read = bytearray(VNET_SIZE + 2 * _PACKET_MAX)
         """What was read, behind its vnet header."""
         start = 0 if self._has_vnet else VNET_SIZE
-        self._into = [memoryview(self._read)[start : VNET_SIZE + _PACKET_MAX]]
+        self._read_view = memoryview(self._read)
+        self._into = [self._read_view[start : VNET_SIZE + _PACKET_MAX]]
         self._buffer = Buffer(_ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX + SLACK)
+        self._view = memoryview(self._buffer)
         self._size = 0
-        """Of what was read, if it is no super-packet, ..."""
-        self._vnet: Vnet | None = None
-        """... and what came with it."""
+        """Of what was read, if it is no super-packet."""
+        self._incomplete: dict[int, list[Batch]] = {}
+        """Rows that lack the checksum of UDP, by where its header begins."""
         self._super: SuperPacket | None = None
         """What was read and is not split to its end yet."""
         self._split = 0
         """Segments of it that were split."""
+        self._rest: Batch | None = None
+        """What was read and is for the next `read`."""
 
     @classmethod
     def open(
@@ -174,6 +180,11 @@ class Tun:
         offloads = _set_offloads(descriptor, allowed)
         return cls(descriptor, _name(found), offloads=offloads if has_vnet else None)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the next `read` gives something though there may be nothing for poll(2)."""
+        return self._super is not None or self._rest is not None
+
     def fileno(self) -> int:
         """For poll(2): readable also when the device was deleted, `read` then says so."""
         return self._descriptor
@@ -183,32 +194,54 @@ class Tun:
         poll = select.poll()
         poll.register(self._descriptor, 0)
         if poll.poll(0):
-            self.read()
+            self.read(1)
 
-    def read(self) -> list[Batch]:
+    def read(self, most: int = MANY, *, is_paced: bool = False) -> list[Batch]:
         """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
-        The first of those that come one by one is returned by itself, without a look for more.
+        The kernel is asked `most` times, and gives one each time, or one for many of a flow; less is
+        read where a path's rate is what limits it (`is_paced`).
+
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
-        at = HEADROOM
-        most, reads = 1 if self._come_alone else _READS, 0
-        while reads < most and at <= _ROWS_SIZE:
-            reads += 1
+        at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
+        size = _PACED_SIZE if is_paced else _ROWS_SIZE
+        for _ in range(most):
+            if at > size:
+                break
             self.is_drained = self._super is None and not self._read_one()
             if self.is_drained:
                 break
             if self._super is not None:
-                rows = self._next_rows(self._super, batches, at)
-                if rows is None:
-                    break
-                at = append(batches, rows)
+                at = append(batches, self._next_rows(self._super, at))
             elif self._size:
                 at = self._take(batches, at)
-        self._come_alone = self.is_drained and reads <= 2
+        if self._incomplete:
+            self._complete()
+        if self.offloads and not self.is_drained and batches:
+            self._keep_rest(batches)
         return batches
+
+    def _take_rest(self, rest: Batch, batches: list[Batch]) -> int:
+        """Begin with what `_keep_rest` kept; where the next one goes."""
+        self._rest = None
+        size = rest.count * rest.stride
+        self._buffer[HEADROOM : HEADROOM + size] = self._buffer[rest.offset : rest.offset + size]
+        rest.offset, rest.stride = HEADROOM, rest.size + OVERHEAD
+        return append(batches, rest)
+
+    def _keep_rest(self, batches: list[Batch]) -> None:
+        """Of many segments keep as many as would leave in a call that isn't full.
+
+        A super-packet has a few more than fit one call: of five all but a few leave in five.
+        """
+        last = batches[-1]
+        rest = last.count % datagrams_together(last.stride) if last.count > 1 else 0
+        if 0 < rest < last.count:
+            self._rest = last.run(last.count - rest, rest)
+            batches[-1] = last.run(0, last.count - rest)
 
     def _read_one(self) -> bool:
         """Read a packet: a super-packet into `_super`, another of `_size` bytes."""
@@ -221,12 +254,11 @@ class Tun:
                 f"{self.name} can't be read any more: {_reason(error)}",
                 hint="was it deleted? start again",
             ) from error
-        self._vnet = None
         if self._has_vnet:
             size -= VNET_SIZE
-            self._vnet = Vnet.pull(self._read)
-            if self._vnet.kind:
-                self._super, self._split = SuperPacket.parse(self._read, size, self._vnet), 0
+            if self._read[_KIND]:
+                vnet = Vnet.pull(self._read)
+                self._super, self._split = SuperPacket.parse(self._read, size, vnet), 0
                 self.skipped += self._super is None
                 size = 0
         self._size = size
@@ -234,25 +266,33 @@ class Tun:
 
     def _take(self, batches: list[Batch], at: int) -> int:
         """Put the packet that was read into its row at `at`; where the next one goes."""
-        end, vnet = at + self._size, self._vnet
-        self._buffer[at:end] = memoryview(self._read)[VNET_SIZE : VNET_SIZE + self._size]
-        if vnet is not None and vnet.flags & NEEDS_CHECKSUM:
-            fill_in(self._buffer, at + vnet.start, at + vnet.start + vnet.offset, end)
+        end = at + self._size
+        self._view[at:end] = self._read_view[VNET_SIZE : VNET_SIZE + self._size]
+        if self._has_vnet and self._read[_FLAGS] & NEEDS_CHECKSUM:
+            start, offset = _CHECKSUM.unpack_from(self._read, _CHECKSUM_AT)
+            if offset == _UDP_CHECKSUM:
+                # Not one by one: where packets are small this is a third of what reading one takes.
+                incomplete = self._incomplete.setdefault(start, [])
+                append_row(incomplete, self._buffer, at, self._size, gap=OVERHEAD)
+                return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
+            fill_in(self._buffer, at + start, at + start + offset, end)
         if self._size < _SYN_MAX and self.mtu:
-            clamp_mss(memoryview(self._buffer)[at:end], self.mtu)
+            clamp_mss(self._view[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
-    def _next_rows(self, packet: SuperPacket, batches: list[Batch], at: int) -> Batch | None:
-        """The next segments of a super-packet; None if what was read before is enough.
+    def _complete(self) -> None:
+        """Fill in the checksums of UDP that `_take` left out."""
+        for start, batches in self._incomplete.items():
+            for batch in batches:
+                if batch.last < batch.size:
+                    fill_in_rows(batch.run(batch.count - 1, 1), start, start + _UDP_CHECKSUM)
+                    batch = batch.run(0, batch.count - 1)
+                fill_in_rows(batch, start, start + _UDP_CHECKSUM)
+        self._incomplete.clear()
 
-        Which is as many as leave in a few full calls: see `datagrams_together`.
-        """
-        stride = packet.header + packet.segment + OVERHEAD
-        before = batches[-1].count if batches and batches[-1].stride == stride else 0
-        most = _CALLS * datagrams_together(stride) - before
-        if most <= 0:
-            return None
-        rows = split(packet, first=self._split, most=most, into=self._buffer, offset=at)
+    def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
+        """The next segments of a super-packet, mostly all."""
+        rows = split(packet, first=self._split, most=ROWS_MAX, into=self._buffer, offset=at)
         self._split += rows.count
         if self._split == packet.segments:
             self._super = None
@@ -272,8 +312,12 @@ class Tun:
                     self._write(pieces, count)
             return
         for batch in batches:
-            for row in batch.rows():
-                self._write_one(row)
+            if batch.count == 1:
+                start = batch.offset
+                self._write_one(memoryview(batch.buffer)[start : start + batch.size])
+            else:
+                for row in batch.rows():
+                    self._write_one(row)
 
     def _write_one(self, row: memoryview) -> None:
         if not _is_packet(row):

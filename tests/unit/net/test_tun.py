@@ -5,10 +5,14 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glorytun.core.batch import Batch
 from glorytun.errors import DeviceError
+from glorytun.net.features import Offload
 from glorytun.net.tun import HEADROOM, TAILROOM, Tun
+from tests.unit.net.packets import UDP, VNET, Packet
 
 V4 = bytes.fromhex("450000180000000040110000 0a000001 0a000002") + bytes(4)
 V6 = bytes.fromhex("6000000000041140") + bytes(32) + bytes(4)
@@ -36,6 +40,55 @@ def test_read(ends: tuple[Tun, socket.socket]) -> None:
     assert batch.offset == HEADROOM
     assert len(batch.buffer) >= HEADROOM + 65536 + TAILROOM
     assert tun.read() == []
+
+
+def partial(packet: Packet) -> bytes:
+    """A packet whose checksum the kernel leaves to the device, behind its vnet header."""
+    at = 6 if packet.protocol == UDP else 16
+    return VNET.pack(1, 0, 0, 0, packet.ip_size, at) + packet.data(partial=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from([4, 6]), st.sampled_from([0, 1, 8, 9])), max_size=9))
+def test_checksums_left_to_the_device(kinds: list[tuple[int, int]]) -> None:
+    """They are filled in, of UDP in many packets at once: of any mixture, and next to TCP's."""
+    packets = [
+        Packet(version=version, protocol=UDP, payload=bytes([index]) * size, fragment=0)
+        for index, (version, size) in enumerate(kinds)
+    ]
+    packets.insert(len(packets) // 2, Packet(payload=b"tcp"))
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far, near:
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        for packet in packets:
+            far.send(partial(packet))
+        rows = [bytes(row) for batch in tun.read() for row in batch.rows()]
+    assert rows == [packet.data() for packet in packets]
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_full_calls(cut: int) -> None:
+    """Of super-packets as many segments as fill calls are returned, the rest with what follows."""
+    packet = Packet(payload=(bytes(range(250)) * 300)[: 46 * 1398 - cut])
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far, near:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        rows: list[bytes] = []
+        for _ in range(2):
+            far.send(packet.vnet(1398) + packet.data(partial=True))
+            (batch,) = tun.read(1)
+            assert batch.count == 44
+            assert tun.has_more
+            rows += [bytes(row) for row in batch.rows()]
+            if cut == 0:
+                continue
+            rows += [bytes(row) for batch in tun.read() for row in batch.rows()]
+            assert not tun.has_more
+        rows += [bytes(row) for batch in tun.read() for row in batch.rows()]
+        assert not tun.has_more
+    assert rows == 2 * [one.data() for one in packet.segments(1398)]
 
 
 def test_write(ends: tuple[Tun, socket.socket]) -> None:
