@@ -257,6 +257,7 @@ class Conversation:
         path.heard_reply(heard.time)
         path.rx_loss = message.loss
         path.rtt.add(trip)
+        path.delay.add(heard.time - echo)
         path.heard_totals(sent=message.fw_total, received=message.rx_total)
         path.estimator.add(
             sent_at=echo,

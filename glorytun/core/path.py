@@ -62,6 +62,8 @@ class Facts:
     loss_limit: int
     is_needed: bool
     """Whether no path that is up works, so that backups are used."""
+    later: int
+    """µs: what it carries comes so much later than on others that it is better left out."""
 
 
 def condition_of(facts: Facts) -> tuple[Condition, str]:
@@ -83,6 +85,8 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.LOSSY, f"loses {lost} %, more than the limit of {limit} %"
     if facts.state == PathState.BACKUP and not facts.is_needed:
         return Condition.WAITING, "a backup, and another path is running"
+    if facts.later:
+        return Condition.WAITING, f"{facts.later // 1000} ms slower than others, for too little"
     return Condition.RUNNING, ""
 
 
@@ -93,8 +97,10 @@ class Path:
         "after",
         "answered",
         "condition",
+        "delay",
         "estimator",
         "id",
+        "is_left_out",
         "is_pinned",
         "loss",
         "mtu_reported",
@@ -142,6 +148,8 @@ class Path:
         self.estimator = RateEstimator()
         self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
         self.reason = "no answer yet"
+        self.is_left_out = False
+        """Whether others are better off without it: see `left_out` of the scheduler."""
         self.rx_at = 0
         self.start_anew(after)
 
@@ -157,6 +165,8 @@ class Path:
         self.unanswered = 0
         self.requested_at = 0
         self.rtt = Smoothed()
+        self.delay = Smoothed()
+        """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
         self.rx_loss = 0
         if self.search is not None:
@@ -198,7 +208,9 @@ class Path:
 
     # Condition.
 
-    def judge(self, *, silent: bool, is_needed: bool) -> tuple[Condition, Condition] | None:
+    def judge(
+        self, *, silent: bool, is_needed: bool, later: int = 0
+    ) -> tuple[Condition, Condition] | None:
         """Bring the condition up to date: (old, new) when that changes it."""
         facts = Facts(
             state=self.settings.state,
@@ -211,7 +223,9 @@ class Path:
             loss=self.loss.loss,
             loss_limit=self.settings.loss_limit,
             is_needed=is_needed,
+            later=later,
         )
+        self.is_left_out = later > 0
         new, self.reason = condition_of(facts)
         old = self.condition
         if new == old:
@@ -278,9 +292,9 @@ class Path:
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.rate)
 
     def arrival(self, *, size: int, now: int) -> int:
-        """When a datagram of `size` bytes would be at the peer if it were sent here."""
+        """When a datagram of `size` bytes would be at the peer, by its clock, if it left here."""
         start = max(self.shaper.busy_until, now)
-        return start + self.duration(size) + self.rtt.mean // 2
+        return start + self.duration(size) + self.delay.mean
 
     def duration(self, size: int) -> int:
         """µs that a datagram of `size` bytes takes at the path's rate."""

@@ -6,7 +6,7 @@ from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.scheduler import Scheduler
+from glorytun.core.scheduler import Scheduler, left_out
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.status import Condition
 
@@ -93,19 +93,22 @@ class Paths:
 
     def judge(self, now: int) -> None:
         """Bring all conditions up to date, and what follows from them."""
-        for path in self:
-            if path.settings.state != PathState.BACKUP:
-                self._judge_one(path, now, is_needed=False)
+        self._judge_all(now, backup=False, is_needed=False)
         is_needed = not any(path.works for path in self if path.settings.state != PathState.BACKUP)
-        for path in self:
-            if path.settings.state == PathState.BACKUP:
-                self._judge_one(path, now, is_needed=is_needed)
+        self._judge_all(now, backup=True, is_needed=is_needed)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
-    def _judge_one(self, path: Path, now: int, *, is_needed: bool) -> None:
+    def _judge_all(self, now: int, *, backup: bool, is_needed: bool) -> None:
+        """Those that are to be a backup, or those that are not."""
+        paths = [path for path in self if (path.settings.state == PathState.BACKUP) == backup]
+        out = left_out(path for path in paths if path.works and path.delay.ready)
+        for path in paths:
+            self._judge_one(path, now, is_needed=is_needed, later=out.get(path, 0))
+
+    def _judge_one(self, path: Path, now: int, *, is_needed: bool, later: int) -> None:
         silent = not self._client and self._is_silent(path, now)
-        changed = path.judge(silent=silent, is_needed=is_needed)
+        changed = path.judge(silent=silent, is_needed=is_needed, later=later)
         if changed is not None:
             old, new = changed
             self._outbox.events.append(

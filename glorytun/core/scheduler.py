@@ -1,9 +1,8 @@
-"""Which path takes the next packets: the one on which they arrive first.
+"""Which path takes the next packets: of those that are free, the one on which they arrive first.
 
-Among the paths in use, each delivers a packet after what it has to send already, at its rate, and
-then half a round trip. So paths fill in proportion to their rates, and what is sent while all are
-free takes the fastest. Paths are tried in groups: those that run, else what is better than
-nothing.
+A path is free while what it has to send already takes no longer than a burst. So paths fill in
+proportion to their rates, and what is sent while all are free takes the fastest. Paths are tried
+in groups: those that run, else what is better than nothing.
 """
 
 from collections.abc import Iterable
@@ -12,6 +11,37 @@ from glorytun.core.path import Path
 from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND
 from glorytun.core.status import Condition
+
+# What this implementation chose.
+
+PATIENCE = SECOND // 4
+"""µs that packets may be later on a path that carries as much as all faster ones together. Less is
+worth less: TCP takes what comes so late for lost, and slows down for all paths."""
+PATIENCE_MIN = 5_000
+"""µs: as much is no more than delays vary."""
+PATIENCE_BACK = 4, 5
+"""A path that was left out comes back at this share of it."""
+
+
+def left_out(paths: Iterable[Path]) -> dict[Path, int]:
+    """Those of the paths that work which cost more than they bring: by how much each is later, µs.
+
+    They would carry little, and what they carry would come much later than on the others.
+    """
+    found: dict[Path, int] = {}
+    taken = 0
+    first: int | None = None
+    for path in sorted(paths, key=lambda path: path.delay.mean):
+        first = path.delay.mean if first is None else first
+        later = path.delay.mean - first
+        patience = max(PATIENCE_MIN, PATIENCE * path.shaper.rate // max(taken, 1))
+        if path.is_left_out:
+            patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
+        if taken and later > patience:
+            found[path] = later
+        else:
+            taken += path.shaper.rate
+    return found
 
 
 class Scheduler:
@@ -35,27 +65,25 @@ class Scheduler:
         return lossy or candidates
 
     def ready_at(self, now: int) -> int | None:
-        """From when on a packet may be sent; None while there is no path for it.
-
-        It may be worth to wait for a fast path while a slow one is free.
-        """
-        path = self.pick(size=0, now=now)
-        return None if path is None else path.shaper.ready_at()
+        """From when on a packet may be sent; None while there is no path for it."""
+        times = [path.shaper.ready_at() for path in self._usable if path.size_max]
+        return min(times, default=None)
 
     def pick(self, *, size: int, now: int) -> Path | None:
         """The path for datagrams of up to `size` bytes; None when they fit none.
 
-        Call `ready_at` first: it is not looked at here whether the path has credit.
+        Where none is free that they fit, the one that is first.
         """
         usable = self._usable
         if len(usable) == 1:
             return usable[0] if size <= usable[0].size_max else None
         best: Path | None = None
-        best_at = 0
+        best_at = (0, 0)
         for path in usable:
             if size > path.size_max:
                 continue
-            at = path.arrival(size=size or path.size_max, now=now)
+            wait = max(0, path.shaper.ready_at() - now)
+            at = (wait, path.arrival(size=size, now=now))
             if best is None or at < best_at:
                 best, best_at = path, at
         return best
@@ -74,7 +102,7 @@ class Scheduler:
             others = [
                 other.arrival(size=size, now=now)
                 for other in self._usable
-                if other is not path and size <= other.size_max
+                if other is not path and size <= other.size_max and other.shaper.ready_at() <= now
             ]
             most = min(most, 1 + (min(others, default=arrival + SECOND) - arrival) // cost)
         return max(1, min(count, most))

@@ -18,6 +18,7 @@ SHARE = 0.909
 CEILING = 100
 """Mbit/s given to a 0.3.4 that is to find a rate: without one it sends nothing."""
 
+_WORKS = ("running", "waiting")
 KINDS: dict[str, type[Daemon]] = {"ours": Tunnel, "0.3.4": Peer}
 
 
@@ -47,6 +48,15 @@ class Options:
 def achievable(*rates: float) -> float:
     """Mbit/s of TCP payload."""
     return sum(rates) * SHARE
+
+
+def wait_working(daemon: Daemon, count: int) -> None:
+    """Wait until so many paths work: one that would hurt waits, and isn't running."""
+    wait_for(
+        lambda: sum(path.condition in _WORKS for path in daemon.paths()) >= count,
+        timeout=20,
+        what=f"{count} paths of the {daemon.role} that work",
+    )
 
 
 class Scene:
@@ -90,7 +100,8 @@ class Scene:
         for number, profile in enumerate(profiles, 1):
             rate = self._rate(kinds[0], profile, is_auto=is_auto)
             pair.client.path(topology.client_address(number), "up", *rate, *words)
-        pair.wait_running(len(profiles), timeout=20)
+        for daemon in (pair.client, pair.server):
+            wait_working(daemon, len(profiles))
         pair.wait_mtu(min(profile.mtu for profile in profiles) - 50, timeout=20)
         for daemon in (pair.client, pair.server) if self._options.qdisc else ():
             qdisc = ("tc", "qdisc", "replace", "dev", daemon.dev, "root", self._options.qdisc)

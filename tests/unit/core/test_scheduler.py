@@ -5,7 +5,7 @@ import pytest
 from glorytun.core.address import PathId
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.rate import BURST
-from glorytun.core.scheduler import Scheduler
+from glorytun.core.scheduler import Scheduler, left_out
 from glorytun.core.settings import SECOND, PathSettings
 from glorytun.core.status import Condition
 from tests.unit.core.peer import NOW, SERVER
@@ -29,7 +29,7 @@ def make_path(
         client=False,
     )
     path.mtu_told = mtu
-    path.rtt.add(rtt)
+    path.delay.add(rtt // 2)
     path.condition = condition
     path.rx_at = heard_at
     return path
@@ -74,11 +74,36 @@ def test_first_to_arrive_is_chosen() -> None:
     assert chooser.pick(size=SIZE, now=NOW) is far
 
 
-def test_slow_path_is_left_alone_when_waiting_is_faster() -> None:
-    """A path that is free, but slower than waiting for the other one, takes nothing."""
-    fast = make_path(1, rate=6_000_000, rtt=20_000)
-    slow = make_path(2, rate=250_000, rtt=300_000)
-    assert run(scheduler(fast, slow), SECOND).get(slow.id, 0) == 0
+@pytest.mark.parametrize(
+    ("rates", "trips", "out"),
+    [
+        ((40, 20), (10, 60), []),
+        ((50, 2), (20, 300), [1]),
+        ((2, 50), (300, 20), [0]),
+        ((50, 2), (20, 22), []),
+        ((20, 20), (10, 250), []),
+        ((20, 20), (10, 700), [1]),
+        ((20, 20, 1), (10, 10, 100), [2]),
+        ((0, 0), (10, 60), []),
+        ((5,), (900,), []),
+    ],
+)
+def test_a_path_that_would_hurt_is_left_out(
+    rates: tuple[int, ...], trips: tuple[int, ...], out: list[int]
+) -> None:
+    """Which carries little beside the faster ones, and that much later."""
+    paths = [
+        make_path(index, rate=rate * 125_000, rtt=trip * 1000)
+        for index, (rate, trip) in enumerate(zip(rates, trips, strict=True))
+    ]
+    assert list(left_out(paths)) == [paths[index] for index in out]
+
+
+def test_a_path_comes_back_a_little_later_than_it_went() -> None:
+    fast, slow = make_path(1, rate=4_000_000), make_path(2, rate=400_000, rtt=69_000)
+    assert slow not in left_out([fast, slow])
+    slow.is_left_out = True
+    assert left_out([fast, slow]) == {slow: 24_500}
 
 
 def test_it_says_when_to_go_on() -> None:
