@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -109,6 +110,7 @@ class Wan:
     def __init__(self, lab: Lab, *profiles: Profile, seed: int = 1) -> None:
         """A link for each profile, which holds for both directions."""
         client, server, middle = (lab.host(name) for name in ("client", "server", "wan"))
+        self._middle = middle
         self.topology = Topology(client=client, server=server, links=(), server_link=1)
         self.links = [EmulatedLink(self, index) for index in range(len(profiles))]
         self._profiles = profiles
@@ -126,6 +128,7 @@ class Wan:
         self._process = middle.popen(*program, *pairs, log=self._log, env=env)
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.settimeout(5)
+        self._lock = threading.Lock()
         wait_for(lambda: self._connects(path), timeout=10, what="the emulator to start")
         self._answers = self._connection.makefile("rb")
 
@@ -156,8 +159,9 @@ class Wan:
     def command(self, command: dict[str, Any]) -> list[list[Counters]]:
         """Send a `Command`; the counters of each link and direction afterwards."""
         try:
-            self._connection.sendall(json.dumps(command).encode() + b"\n")
-            line = self._answers.readline()
+            with self._lock:  # Tests change links while another thread reads the counters.
+                self._connection.sendall(json.dumps(command).encode() + b"\n")
+                line = self._answers.readline()
         except OSError as error:
             raise AssertionError(f"the emulator: {error}: {self._log.read_text()}") from error
         assert line, f"the emulator ended: {self._log.read_text()}"
