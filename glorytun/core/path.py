@@ -23,6 +23,8 @@ SLOW_BEATS = 10
 
 # What this implementation chose.
 
+OVERDUE = 20_000
+"""µs beyond what round trips vary by after which an answer is missed."""
 LAST_RESORT = 3_000_000
 """µs since something was heard, up to which a degraded path is used while no other works."""
 BEAT_MIN = 10_000
@@ -102,6 +104,7 @@ class Path:
         "id",
         "is_left_out",
         "is_pinned",
+        "is_suspect",
         "loss",
         "mtu_reported",
         "mtu_told",
@@ -123,6 +126,8 @@ class Path:
         "tx_bytes",
         "tx_total",
         "unanswered",
+        "urged_at",
+        "waits_since",
     )
 
     def __init__(
@@ -164,6 +169,12 @@ class Path:
         self.stopped_at = 0
         self.unanswered = 0
         self.requested_at = 0
+        self.waits_since = 0
+        """When the first request left that was not answered yet; 0 = there is none (client)."""
+        self.urged_at = 0
+        """When the answer to that was overdue, and was asked for once more; 0 = not yet."""
+        self.is_suspect = False
+        """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
         self.delay = Smoothed()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
@@ -183,6 +194,7 @@ class Path:
         if self.unanswered >= self.unanswered_max:
             self.loss = LossEstimator()  # What an outage swallowed is no loss of the link.
         self.answered = True
+        self.waits_since = self.urged_at = 0
         self.unanswered = 0
         if time > self.stopped_at:
             self.stopped = False
@@ -243,6 +255,14 @@ class Path:
     @property
     def works(self) -> bool:
         return self.condition in _WORKS
+
+    @property
+    def overdue_at(self) -> int | None:
+        """When the answer is overdue that we wait for, or that we asked for again (client)."""
+        since = self.urged_at or self.waits_since
+        if not since or not self.rtt.ready:
+            return None
+        return since + self.rtt.mean + 4 * self.rtt.variation + OVERDUE
 
     def is_last_resort(self, now: int) -> bool:
         """Whether data may go here while no path works: better than not to send at all."""

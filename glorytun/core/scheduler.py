@@ -2,7 +2,8 @@
 
 A path is free while what it has to send already takes no longer than a burst. So paths fill in
 proportion to their rates, and what is sent while all are free takes the fastest. Paths are tried
-in groups: those that run, else what is better than nothing.
+in groups: those that run, without those that are suspected not to, else what is better than
+nothing.
 """
 
 from collections.abc import Iterable
@@ -57,7 +58,8 @@ class Scheduler:
         """Look anew at which paths are to be used."""
         self._paths = list(paths)
         running = [path for path in self._paths if path.condition == Condition.RUNNING]
-        self._usable = running or self._last_resort(now)
+        sure = [path for path in running if not path.is_suspect]
+        self._usable = sure or running or self._last_resort(now)
 
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]

@@ -348,6 +348,11 @@ class Tunnel:
         while due := self._due(now):
             for path in due:
                 self._beat(path, now)
+        for path in self._paths:
+            overdue_at = path.overdue_at
+            if path.works and not path.urged_at and overdue_at is not None and now >= overdue_at:
+                path.urged_at = now
+                self._conversation.send_request(path, now)
 
     def _due(self, now: int) -> list[Path]:
         """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
@@ -372,6 +377,7 @@ class Tunnel:
     def _beat(self, path: Path, now: int) -> None:
         """A plain request, and a probe of the MTU beside it when there is one to make."""
         path.unanswered += 1
+        path.waits_since = path.waits_since or now
         probes = self._probes(path, now)
         path.requested_at = now
         self._conversation.send_request(path, now)
