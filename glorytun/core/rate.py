@@ -142,6 +142,7 @@ class RateEstimator:
         "_received",
         "_seen_at",
         "_sent",
+        "_signs",
         "_trips",
         "ceiling",
         "limit",
@@ -170,6 +171,8 @@ class RateEstimator:
         """Intervals in a row without a queue."""
         self._rate_looked = 0
         """To go back to after that; 0 = no need to."""
+        self._signs = 0
+        """Replies in a row that show too long a queue."""
         self._cuts = 0
         self._queue_before = self._rate_before = 0
         """As of the first of `_cuts`."""
@@ -247,20 +250,22 @@ class RateEstimator:
             self._shrink(pushed, delivered, now)
             self.limit = Limit.QUEUE
         elif is_used:
-            self._cuts = 0
+            self._cuts = self._signs = 0
             self._follow(pushed, delivered, now)
         else:
-            self._cuts = self._calm = 0
+            self._cuts = self._signs = self._calm = 0
             self.limit = Limit.APPLICATION
 
     def _shrink(self, pushed: int, delivered: int, now: int) -> None:
         """There is too much under way: send less than arrives, for as long as that helps."""
         self._calm = 0
+        self._signs += 1
+        # One long delay may be a hiccup of either host; where delays vary much, some more may.
+        if self._signs <= self._jitter // 2000 + (self.queue < 3 * QUEUE_MAX):
+            return
         self._cuts += 1
         if self._cuts == 1:
             self._queue_before, self._rate_before = self.queue, self.rate
-            if self.queue < 3 * QUEUE_MAX:
-                return  # One long delay may be a hiccup of either host.
         if self._cuts > _FUTILE:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
