@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
-from glorytun.core.settings import SECOND, CipherChoice, PathSettings
+from glorytun.core.settings import NO_CLASS, SECOND, CipherChoice, PathSettings
 from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
@@ -48,14 +48,6 @@ class LocalKind(StrEnum):
     ADDRESS = "address"
 
 
-class PathMode(StrEnum):
-    """What a path is for."""
-
-    BULK = "bulk"
-    REDUNDANT = "redundant"
-    """It carries copies of what goes over others."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelConfig:
     """What the [Tunnel] section of a configuration file says; times in µs."""
@@ -74,6 +66,8 @@ class TunnelConfig:
     keepalive: int
     traffic_class: int
     """The byte of the IP header (DSCP << 2)."""
+    redundant: int
+    """The traffic class of inner packets that are sent on two paths; `NO_CLASS` is none."""
     firewall_mark: int
     """Of every datagram (SO_MARK, socket(7)); 0 is none."""
     reorder: str
@@ -91,8 +85,6 @@ class PathConfig:
     """Another name or address of the server; None: the tunnel's."""
     settings: PathSettings
     preference: int
-    mode: PathMode
-    cost: int
     quota: int
     """Bytes; 0 is none."""
 
@@ -365,6 +357,16 @@ def parse_traffic_class(text: str) -> int:
     if traffic_class is None:
         raise ValueError("is no traffic class: CS0 to CS7, AF11 to AF43 or EF")
     return traffic_class
+
+
+def parse_redundant(text: str) -> int:
+    """The traffic class of what is sent twice; `NO_CLASS` for `off`."""
+    return NO_CLASS if text == "off" else parse_traffic_class(text)
+
+
+def format_redundant(traffic_class: int) -> str:
+    """What `parse_redundant` takes for it."""
+    return "off" if traffic_class == NO_CLASS else format_traffic_class(traffic_class)
 
 
 def parse_device(text: str) -> str:

@@ -245,6 +245,7 @@ class Daemon:
             timetolerance=tunnel.timetolerance,
             keepalive=tunnel.keepalive,
             traffic_class=tunnel.traffic_class,
+            redundant=tunnel.redundant,
         )
         self._set(change)
         if self._follower and tunnel.peer is not None:

@@ -130,7 +130,9 @@ def _path(path: dict[str, Any]) -> str:
             (
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
-                f"losslimit {format_share(round(settings['loss_limit'], 2))}",
+                f"losslimit {format_share(round(settings['loss_limit'], 2))}"
+                + (", redundant" if settings["mode"] == "redundant" else "")
+                + (f", cost {settings['cost']}" if settings["cost"] else ""),
             ),
         ],
     )

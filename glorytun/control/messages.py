@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from glorytun.config import (
     BEAT,
+    COST,
     KEEPALIVE,
     KXTIMEOUT,
     LOSS_LIMIT,
@@ -18,9 +19,18 @@ from glorytun.config import (
     TRAFFIC_CLASS,
     Bounds,
     check_rate,
+    format_redundant,
+    parse_redundant,
 )
 from glorytun.core.address import Endpoint, format_address, pack_address
-from glorytun.core.settings import SECOND, PathChange, PathState, Settings, SettingsChange
+from glorytun.core.settings import (
+    SECOND,
+    PathChange,
+    PathMode,
+    PathState,
+    Settings,
+    SettingsChange,
+)
 from glorytun.core.status import BadKind, BadStatus, DirectionStatus, PathStatus, TunnelStatus
 from glorytun.errors import GlorytunError, TunnelError
 
@@ -175,6 +185,7 @@ def describe_tunnel(
             "bytes": status.received_bytes,
             "packets": status.received_total,
             "undelivered": facts.undelivered,
+            "copies": status.copies_total,
         },
         "settings": {
             "cipher": settings.cipher.value,
@@ -182,6 +193,7 @@ def describe_tunnel(
             "timetolerance": settings.timetolerance / SECOND,
             "keepalive": settings.keepalive / SECOND,
             "traffic_class": facts.traffic_class,
+            "redundant": format_redundant(settings.redundant),
         },
         "features": dict(facts.features),
     }
@@ -209,6 +221,8 @@ def describe_path(status: PathStatus) -> dict[str, Any]:
             "rate_rx": settings.rate_rx,
             "beat": settings.beat / SECOND,
             "loss_limit": settings.loss_limit / 255,
+            "mode": settings.mode.value,
+            "cost": settings.cost,
         },
     }
 
@@ -338,6 +352,25 @@ def _read_traffic_class(value: Any) -> int:
     return TRAFFIC_CLASS.check(value)
 
 
+def _read_redundant(value: Any) -> int:
+    if type(value) is not str:
+        raise ValueError("must be the name of a traffic class, or off")
+    return parse_redundant(value)
+
+
+def _read_mode(value: Any) -> PathMode:
+    for mode in PathMode:
+        if value == mode.value:
+            return mode
+    raise ValueError("must be bulk or redundant")
+
+
+def _read_cost(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"must be {COST.text}")
+    return COST.check(value)
+
+
 def _read_rate(value: Any) -> int:
     if type(value) is not int:
         raise ValueError("must be a whole number of bytes/s")
@@ -366,6 +399,8 @@ _PATH_FIELDS = {
     "fixed_rate": _Field(write=bool, read=_read_flag),
     "beat": _scaled_field(SECOND, BEAT),
     "loss_limit": _scaled_field(255, LOSS_LIMIT),
+    "mode": _Field(write=lambda mode: mode.value, read=_read_mode),
+    "cost": _Field(write=int, read=_read_cost),
 }
 
 _SETTINGS_FIELDS = {
@@ -373,4 +408,5 @@ _SETTINGS_FIELDS = {
     "timetolerance": _scaled_field(SECOND, TIMETOLERANCE),
     "keepalive": _scaled_field(SECOND, KEEPALIVE),
     "traffic_class": _Field(write=int, read=_read_traffic_class),
+    "redundant": _Field(write=format_redundant, read=_read_redundant),
 }

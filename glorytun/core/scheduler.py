@@ -3,14 +3,16 @@
 A path is free while what it has to send already takes no longer than a burst. So paths fill in
 proportion to their rates, and what is sent while all are free takes the fastest. Paths are tried
 in groups: those that run, without those that are suspected not to, else what is better than
-nothing.
+nothing. Of those that cost something only as many are tried as the cheaper ones are full.
+
+A path whose mode is redundant has no packets of its own while another path works, but copies.
 """
 
 from collections.abc import Iterable
 
 from glorytun.core.path import Path
 from glorytun.core.rate import RATE_UNLIMITED
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathMode
 from glorytun.core.status import Condition
 
 # What this implementation chose.
@@ -48,18 +50,42 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
 class Scheduler:
     """Chooses among the paths of a tunnel. `refresh` whenever one of their conditions changed."""
 
-    __slots__ = ("_paths", "_usable")
+    __slots__ = ("_copying", "_paths", "_tiers", "_usable")
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
         self._usable: list[Path] = []
+        """Without those that cost more, while these suffice."""
+        self._tiers: list[list[Path]] = []
+        """By what they cost, cheap ones first; empty when all cost the same."""
+        self._copying: list[Path] = []
+        """For copies of all packets."""
 
     def refresh(self, paths: Iterable[Path], now: int) -> None:
         """Look anew at which paths are to be used."""
         self._paths = list(paths)
         running = [path for path in self._paths if path.condition == Condition.RUNNING]
         sure = [path for path in running if not path.is_suspect]
-        self._usable = sure or running or self._last_resort(now)
+        self._copying = [path for path in sure if path.settings.mode is PathMode.REDUNDANT]
+        own = [path for path in sure if path.settings.mode is not PathMode.REDUNDANT]
+        self._usable = own or sure or running or self._last_resort(now)
+        costs = sorted({path.settings.cost for path in self._usable})
+        self._tiers = [
+            [path for path in self._usable if path.settings.cost == cost] for cost in costs
+        ]
+        if len(costs) == 1:
+            self._tiers = []
+        self._open(now)
+
+    def _open(self, now: int) -> None:
+        """Let dearer paths be used when all that cost less are full, and no longer."""
+        if not self._tiers:
+            return
+        self._usable = []
+        for tier in self._tiers:
+            self._usable += tier
+            if not all(path.shaper.is_full(now) for path in tier if path.size_max):
+                break
 
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]
@@ -68,6 +94,7 @@ class Scheduler:
 
     def ready_at(self, now: int) -> int | None:
         """From when on a packet may be sent; None while there is no path for it."""
+        self._open(now)
         times = [path.shaper.ready_at() for path in self._usable if path.size_max]
         return min(times, default=None)
 
@@ -80,15 +107,36 @@ class Scheduler:
         if len(usable) == 1:
             return usable[0] if size <= usable[0].size_max else None
         best: Path | None = None
-        best_at = (0, 0)
+        best_at = (0, 0, 0)
         for path in usable:
             if size > path.size_max:
                 continue
             wait = max(0, path.shaper.ready_at() - now)
-            at = (wait, path.arrival(size=size, now=now))
+            at = (wait, path.settings.cost, path.arrival(size=size, now=now))
             if best is None or at < best_at:
                 best, best_at = path, at
         return best
+
+    @property
+    def copies_all(self) -> bool:
+        """Whether there are paths for copies of all packets."""
+        return bool(self._copying)
+
+    def pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
+        """Where to send another copy of datagrams of up to `size` bytes that leave on `path`.
+
+        For those that are marked to go twice any path will do; for others one whose mode that is,
+        if it is free.
+        """
+        others = [*self._copying, *(self._usable if is_marked else ())]
+        at = [
+            (other.arrival(size=size, now=now), index)
+            for index, other in enumerate(others)
+            if other is not path
+            and size <= other.size_max
+            and (is_marked or other.shaper.ready_at() <= now)
+        ]
+        return others[min(at)[1]] if at else None
 
     def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
         """How many of `count` datagrams of up to `size` bytes leave together on the path picked.

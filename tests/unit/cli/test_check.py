@@ -93,6 +93,7 @@ class TestText:
             "  TimeTolerance=10min               default\n"
             "  KeepAlive=25s                     default\n"
             "  TrafficClass=CS6                  default\n"
+            "  Redundant=off                     default\n"
             "  FirewallMark=0x2a\n"
             "  Reorder=off                       default\n"
         )
@@ -283,6 +284,7 @@ class TestJson:
             "timetolerance": 600,
             "keepalive": 25,
             "traffic_class": 192,
+            "redundant": "off",
             "firewall_mark": 0,
             "reorder": "off",
         }
