@@ -84,7 +84,6 @@ class PathConfig:
     peer: str | None
     """Another name or address of the server; None: the tunnel's."""
     settings: PathSettings
-    preference: int
     quota: int
     """Bytes; 0 is none."""
 

@@ -276,8 +276,7 @@ _PATH = (
         name="preference",
         parse=number_within(PREFERENCE),
         default="0",
-        idle=True,
-        help=f"Which paths to fill first, {PREFERENCE.text}.",
+        help=f"Of several backups those with the lowest number are used first, {PREFERENCE.text}.",
     ),
     Option(
         key="Mode",

@@ -9,6 +9,7 @@ from glorytun.cli.words import Flag, Group, Keyword, Options, Positional, Value
 from glorytun.config import (
     BEAT,
     COST,
+    PREFERENCE,
     number_within,
     parse_address,
     parse_rate,
@@ -79,6 +80,11 @@ OPTIONS: Options = (
             ),
         ),
         help="what to send on it:",
+    ),
+    Keyword(
+        word="preference",
+        value=Value(key="preference", name="NUMBER", parse=number_within(PREFERENCE)),
+        help="of several backups those with the lowest number are used first.",
     ),
     Keyword(
         word="cost",

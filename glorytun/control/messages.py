@@ -15,6 +15,7 @@ from glorytun.config import (
     KEEPALIVE,
     KXTIMEOUT,
     LOSS_LIMIT,
+    PREFERENCE,
     TIMETOLERANCE,
     TRAFFIC_CLASS,
     Bounds,
@@ -222,6 +223,7 @@ def describe_path(status: PathStatus) -> dict[str, Any]:
             "beat": settings.beat / SECOND,
             "loss_limit": settings.loss_limit / 255,
             "mode": settings.mode.value,
+            "preference": settings.preference,
             "cost": settings.cost,
         },
     }
@@ -346,12 +348,6 @@ def _scaled_field(scale: int, bounds: Bounds) -> _Field:
     return _Field(write=lambda value: value / scale, read=read)
 
 
-def _read_traffic_class(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"must be {TRAFFIC_CLASS.text}")
-    return TRAFFIC_CLASS.check(value)
-
-
 def _read_redundant(value: Any) -> int:
     if type(value) is not str:
         raise ValueError("must be the name of a traffic class, or off")
@@ -365,10 +361,13 @@ def _read_mode(value: Any) -> PathMode:
     raise ValueError("must be bulk or redundant")
 
 
-def _read_cost(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"must be {COST.text}")
-    return COST.check(value)
+def _number_field(bounds: Bounds) -> _Field:
+    def read(value: Any) -> int:
+        if type(value) is not int:
+            raise ValueError(f"must be {bounds.text}")
+        return bounds.check(value)
+
+    return _Field(write=int, read=read)
 
 
 def _read_rate(value: Any) -> int:
@@ -400,13 +399,14 @@ _PATH_FIELDS = {
     "beat": _scaled_field(SECOND, BEAT),
     "loss_limit": _scaled_field(255, LOSS_LIMIT),
     "mode": _Field(write=lambda mode: mode.value, read=_read_mode),
-    "cost": _Field(write=int, read=_read_cost),
+    "preference": _number_field(PREFERENCE),
+    "cost": _number_field(COST),
 }
 
 _SETTINGS_FIELDS = {
     "kxtimeout": _scaled_field(SECOND, KXTIMEOUT),
     "timetolerance": _scaled_field(SECOND, TIMETOLERANCE),
     "keepalive": _scaled_field(SECOND, KEEPALIVE),
-    "traffic_class": _Field(write=int, read=_read_traffic_class),
+    "traffic_class": _number_field(TRAFFIC_CLASS),
     "redundant": _Field(write=format_redundant, read=_read_redundant),
 }

@@ -286,7 +286,9 @@ class Conversation:
         rate = 0 if message.max_rate >= RATE_UNLIMITED else message.max_rate
         is_known = message.state in tuple(PathState)
         # A probe of the MTU may have no room for them.
-        wishes = message.extensions.wishes or Wishes(mode=old.mode, cost=old.cost)
+        wishes = message.extensions.wishes or Wishes(
+            mode=old.mode, preference=old.preference, cost=old.cost
+        )
         path.settings = replace(
             old,
             state=PathState(message.state) if is_known else old.state,
@@ -295,6 +297,7 @@ class Conversation:
             beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
             loss_limit=message.loss_limit,
             mode=wishes.mode,
+            preference=wishes.preference,
             cost=wishes.cost,
         )
         path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= PROBE_MAX else 0
@@ -415,6 +418,7 @@ class Conversation:
                 wishes=Wishes(
                     mode=path.settings.mode,
                     redundant=self.settings.redundant,
+                    preference=path.settings.preference,
                     cost=path.settings.cost,
                 ),
             ),

@@ -95,17 +95,25 @@ class Paths:
 
     def judge(self, now: int) -> None:
         """Bring all conditions up to date, and what follows from them."""
-        self._judge_all(now, backup=False, is_needed=False)
-        is_needed = not any(path.works for path in self if path.settings.state != PathState.BACKUP)
-        self._judge_all(now, backup=True, is_needed=is_needed)
+        is_needed = True
+        for paths in self._by_rank():
+            self._judge_alike(paths, now, is_needed=is_needed)
+            is_needed = is_needed and not any(path.works for path in paths)
         for path in self:
             path.is_suspect = path.works and self._is_suspect(path, now)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
-    def _judge_all(self, now: int, *, backup: bool, is_needed: bool) -> None:
-        """Those that are to be a backup, or those that are not."""
-        paths = [path for path in self if (path.settings.state == PathState.BACKUP) == backup]
+    def _by_rank(self) -> list[list[Path]]:
+        """Those that are no backups, then the backups by preference."""
+        ranks: dict[int, list[Path]] = {}
+        for path in self:
+            is_backup = path.settings.state == PathState.BACKUP
+            ranks.setdefault(path.settings.preference if is_backup else -1, []).append(path)
+        return [ranks[rank] for rank in sorted(ranks)]
+
+    def _judge_alike(self, paths: list[Path], now: int, *, is_needed: bool) -> None:
+        """Paths of one rank; `is_needed` if none of a better one works."""
         out = left_out(path for path in paths if path.works and path.delay.ready)
         for path in paths:
             self._judge_one(path, now, is_needed=is_needed, later=out.get(path, 0))

@@ -87,6 +87,8 @@ class PathSettings:
     mode: PathMode = PathMode.BULK
     cost: int = 0
     """A path is used as far as those that cost less don't suffice."""
+    preference: int = 0
+    """Of backups those with the lowest are used first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,3 +103,4 @@ class PathChange:
     loss_limit: int | None = None
     mode: PathMode | None = None
     cost: int | None = None
+    preference: int | None = None

@@ -493,7 +493,7 @@ class Tunnel:
 
     def _pin(self, path: Path, change: PathChange) -> None:
         """A server decides on its own sending rate only; the rest is the client's."""
-        for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "cost"):
+        for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
             if getattr(change, name) is not None:
                 raise TunnelError(
                     f"a server follows its client: {name} can't be set here",

@@ -59,7 +59,7 @@ _EXTENSION_CAPABILITIES = 1
 _EXTENSION_SOFTWARE = 2
 _EXTENSION_CONFIRM = 3
 _EXTENSION_WISHES = 4
-_WISHES = struct.Struct("<BBI")
+_WISHES = struct.Struct("<BBBI")
 _MODES = tuple(PathMode)
 """By their numbers there."""
 
@@ -71,6 +71,7 @@ class Wishes:
     mode: PathMode = PathMode.BULK
     redundant: int = NO_CLASS
     """The traffic class of packets that are sent on two paths."""
+    preference: int = 0
     cost: int = 0
 
 
@@ -258,17 +259,18 @@ def _push_extensions(extensions: Extensions, room: int) -> bytes:
 def _push_wishes(wishes: Wishes | None) -> bytes:
     if wishes is None:
         return b""
-    return _WISHES.pack(_MODES.index(wishes.mode), wishes.redundant, wishes.cost)
+    mode = _MODES.index(wishes.mode)
+    return _WISHES.pack(mode, wishes.redundant, wishes.preference, wishes.cost)
 
 
 def _pull_wishes(value: bytes) -> Wishes | None:
     """Those of a newer version may be longer; a mode that we don't know is none."""
     if len(value) < _WISHES.size:
         return None
-    mode, redundant, cost = _WISHES.unpack_from(value)
+    mode, redundant, preference, cost = _WISHES.unpack_from(value)
     if mode >= len(_MODES):
         return None
-    return Wishes(mode=_MODES[mode], redundant=redundant, cost=cost)
+    return Wishes(mode=_MODES[mode], redundant=redundant, preference=preference, cost=cost)
 
 
 def _pull_extensions(block: bytes) -> Extensions:

@@ -92,6 +92,7 @@ SETTINGS = st.builds(
     loss_limit=st.integers(0, 255),
     mode=st.sampled_from(PathMode),
     cost=st.integers(0, 10**6),
+    preference=st.integers(0, 127),
 )
 
 
@@ -129,7 +130,6 @@ def configurations(draw: st.DrawFn) -> Configuration:
             else LocalKind.INTERFACE,
             peer=draw(HOSTS),
             settings=draw(SETTINGS),
-            preference=draw(st.integers(0, 127)),
             quota=draw(st.integers(0, 2**60) | st.integers(0, 999).map(lambda n: n * 10**9)),
         )
         for local in locals_

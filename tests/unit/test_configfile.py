@@ -96,8 +96,8 @@ class TestMeaning:
                     loss_limit=77,
                     mode=PathMode.REDUNDANT,
                     cost=3,
+                    preference=2,
                 ),
-                preference=2,
                 quota=50 * 2**30,
             ),
         )
@@ -391,10 +391,7 @@ class TestExcerpts:
                 f"tun0.conf:5:{len(key) + 2}: warning: {key}= has no effect yet\n"
                 f"  {key}={value}\n  {' ' * len(key)} ^",
             )
-            for key, value in (
-                ("Preference", "1"),
-                ("Quota", "1G"),
-            )
+            for key, value in (("Quota", "1G"),)
         ),
     ],
 )

@@ -33,7 +33,6 @@ def section(
         kind=kind,
         peer=peer,
         settings=settings,
-        preference=0,
         quota=0,
     )
 

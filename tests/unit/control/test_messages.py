@@ -55,6 +55,7 @@ path_changes = st.builds(
     loss_limit=within(config.LOSS_LIMIT),
     mode=st.none() | st.sampled_from(PathMode),
     cost=within(config.COST),
+    preference=within(config.PREFERENCE),
 )
 settings_changes = st.builds(
     SettingsChange,
@@ -232,6 +233,7 @@ def test_a_path_is_described_in_si_units() -> None:
             "beat": 0.1,
             "loss_limit": 77 / 255,
             "mode": "bulk",
+            "preference": 0,
             "cost": 0,
         },
     }

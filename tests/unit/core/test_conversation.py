@@ -64,7 +64,7 @@ def test_reply_is_as_long_as_the_request(size: int, extensions: Extensions) -> N
     expected: dict[str, tuple[object, int]] = {
         "capabilities": (Capability.TIMESTAMPS, 1),
         "confirm": (confirm, len(confirm)),
-        "wishes": (Wishes(), 6),
+        "wishes": (Wishes(), 7),
         "software": ("under test", len("under test")),
     }
     for name, (value, takes) in expected.items():
