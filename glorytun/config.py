@@ -86,6 +86,8 @@ class PathConfig:
     settings: PathSettings
     quota: int
     """Bytes; 0 is none."""
+    quota_day: int
+    """Of the month, from when on it counts anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ PREFERENCE = Bounds(low=0, high=127, text="from 0 to 127")
 COST = Bounds(low=0, high=10**6, text="from 0 to 1000000")
 QUOTA = Bounds(low=0, high=2**60, text="at most 1048576T")
 """Bytes."""
+QUOTA_DAY = Bounds(low=1, high=31, text="from 1 to 31")
 REORDER = Bounds(low=SECOND // 1000, high=SECOND, text="from 1ms to 1s")
 FIREWALL_MARK = Bounds(low=0, high=2**32 - 1, text="from 0 to 0xffffffff")
 

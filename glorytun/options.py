@@ -11,6 +11,7 @@ from glorytun.config import (
     KEEPALIVE,
     KXTIMEOUT,
     PREFERENCE,
+    QUOTA_DAY,
     TIMETOLERANCE,
     format_redundant,
     format_traffic_class,
@@ -300,9 +301,16 @@ _PATH = (
         parse=parse_size,
         write=write_size,
         unset=0,
-        idle=True,
-        help="How much data the path may carry: bytes, or with `K`, `M`, `G`, `T` (powers of 1024) "
-        "or `kB`, `MB`, `GB`, `TB` (powers of 1000). Without it there is no limit.",
+        help="How much data may pass there in a month, both ways together: bytes, or with `K`, "
+        "`M`, `G`, `T` (powers of 1024) or `kB`, `MB`, `GB`, `TB` (powers of 1000). Then the path "
+        "counts as down. Without it there is no limit.",
+    ),
+    Option(
+        key="QuotaDay",
+        name="quota_day",
+        parse=number_within(QUOTA_DAY),
+        default="1",
+        help=f"The day of the month on which the quota begins anew, {QUOTA_DAY.text}.",
     ),
 )
 

@@ -127,6 +127,7 @@ def _path(path: dict[str, Any]) -> str:
             ("rtt", _rtt(path)),
             ("tx", _direction(path["tx"], ceiling=settings["rate_tx"], mode=settings["rate"])),
             ("rx", _direction(path["rx"], ceiling=settings["rate_rx"], mode="")),
+            *([("quota", _quota(path["quota"]))] if path["quota"] else []),
             (
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
@@ -136,6 +137,11 @@ def _path(path: dict[str, Any]) -> str:
             ),
         ],
     )
+
+
+def _quota(quota: dict[str, int]) -> str:
+    used, limit = format_size(quota["used"]), format_size(quota["limit"])
+    return f"{used} of {limit} used, anew on day {quota['day']} of the month"
 
 
 def _bad(kind: dict[str, Any], *, now: float) -> str:

@@ -200,8 +200,8 @@ def describe_tunnel(
     }
 
 
-def describe_path(status: PathStatus) -> dict[str, Any]:
-    """One path; stable keys."""
+def describe_path(status: PathStatus, *, quota: dict[str, int] | None = None) -> dict[str, Any]:
+    """One path; stable keys. For `quota` see `Meter.describe`."""
     settings = status.settings
     return {
         "local": format_address(status.local),
@@ -216,6 +216,7 @@ def describe_path(status: PathStatus) -> dict[str, Any]:
         "tx": _direction(status.tx),
         "rx": _direction(status.rx),
         "last_received_at": _time_or_none(status.last_received_at),
+        "quota": quota,
         "settings": {
             "rate": "fixed" if settings.fixed_rate else "auto",
             "rate_tx": settings.rate_tx,

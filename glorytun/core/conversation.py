@@ -373,7 +373,7 @@ class Conversation:
 
     def _state_to_say(self, path: Path) -> PathState:
         """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`."""
-        state = path.settings.state
+        state = path.state
         if state == PathState.DOWN and not self._is_extended:
             return PathState.BACKUP
         return state

@@ -51,6 +51,8 @@ class Facts:
     """All that a path's condition depends on."""
 
     state: PathState
+    is_spent: bool
+    """Whether its quota is used up."""
     answered: bool
     """Whether the peer has answered since the path is up."""
     stopped: bool
@@ -70,6 +72,8 @@ class Facts:
 
 def condition_of(facts: Facts) -> tuple[Condition, str]:
     """How a path is doing, and why it isn't running."""
+    if facts.is_spent:
+        return Condition.DOWN, "its quota is used up"
     if facts.state == PathState.DOWN:
         return Condition.DOWN, "set down"
     if facts.stopped:
@@ -104,6 +108,7 @@ class Path:
         "id",
         "is_left_out",
         "is_pinned",
+        "is_spent",
         "is_suspect",
         "loss",
         "mtu_reported",
@@ -138,6 +143,8 @@ class Path:
         self.settings = settings
         self.settings_at = 0
         """Time of the request that the settings came with (server)."""
+        self.is_spent = False
+        """Whether its quota is used up, so that it counts as down (client)."""
         self.is_pinned = False
         """Whether the sending rate was set here, so that the client can't (server)."""
         self.overhead = LINK_OVERHEAD + (28 if is_v4(path_id.remote.address) else 48)
@@ -206,6 +213,11 @@ class Path:
         else:
             self.loss.add(sent=sent, received=received)
 
+    @property
+    def state(self) -> PathState:
+        """What it is to be, with regard to its quota too."""
+        return PathState.DOWN if self.is_spent else self.settings.state
+
     # Sizes.
 
     @property
@@ -225,7 +237,8 @@ class Path:
     ) -> tuple[Condition, Condition] | None:
         """Bring the condition up to date: (old, new) when that changes it."""
         facts = Facts(
-            state=self.settings.state,
+            state=self.state,
+            is_spent=self.is_spent,
             answered=self.answered,
             stopped=self.stopped,
             unanswered=self.unanswered,

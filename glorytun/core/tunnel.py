@@ -407,7 +407,7 @@ class Tunnel:
 
     def _request_at(self, path: Path, *, idle: bool) -> int | None:
         """When the next request leaves on a path; None: never, it is down and the peer knows."""
-        is_down = path.settings.state == PathState.DOWN
+        is_down = path.state == PathState.DOWN
         if is_down and (path.answered or path.unanswered >= UNANSWERED_MAX):
             return None
         keepalive = self.settings.keepalive
@@ -426,7 +426,7 @@ class Tunnel:
     def _probes(self, path: Path, now: int) -> tuple[int, ...]:
         """The sizes to probe on a path; one that was probed enough is given up."""
         search = path.search
-        if search is None or not path.answered or path.settings.state == PathState.DOWN:
+        if search is None or not path.answered or path.state == PathState.DOWN:
             return ()
         if search.probe and search.is_too_big():
             search.on_too_big(now)
@@ -483,6 +483,16 @@ class Tunnel:
         self._apply(path, change)
         self._judge(now)
 
+    def set_spent(self, path_id: PathId, *, is_spent: bool, now: int) -> None:
+        """The client's: the quota of a path is used up, or begins anew."""
+        path = self._paths.get(path_id)
+        if path is None or path.is_spent == is_spent:
+            return
+        path.is_spent = is_spent
+        path.start_anew(self._conversation.sent_time)
+        path.request_now()
+        self._judge(now)
+
     def remove_path(self, path_id: PathId, reason: str, now: int) -> None:
         """The client's: end a path, and tell the peer if it still can be told."""
         path = self._paths.get(path_id)
@@ -529,7 +539,7 @@ class Tunnel:
     def close(self, now: int) -> None:
         """Tell the peer on every path that we stop; send what `next_datagrams` has, then end."""
         for path in self._paths:
-            if path.settings.state != PathState.DOWN:
+            if path.state != PathState.DOWN:
                 self._conversation.send_farewells(path, now)
 
     # What it says of itself.

@@ -130,6 +130,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
             else LocalKind.INTERFACE,
             peer=draw(HOSTS),
             settings=draw(SETTINGS),
+            quota_day=draw(st.integers(1, 31)),
             quota=draw(st.integers(0, 2**60) | st.integers(0, 999).map(lambda n: n * 10**9)),
         )
         for local in locals_

@@ -65,7 +65,7 @@ class TestMeaning:
             "KeepAlive=20s\nTrafficClass=EF\nRedundant=AF41\nFirewallMark=0x2A\nReorder=50ms\n"
             "[Path]\nLocal=wwan*\nPeer=2001:db8::9\nState=backup\nRate=fixed\nRateTx=10mbit\n"
             "RateRx=50mbit\nBeat=200ms\nLossLimit=30%\nPreference=2\nMode=redundant\nCost=3\n"
-            "Quota=50G\n"
+            "Quota=50G\nQuotaDay=15\n"
         )
         assert configuration.tunnel == TunnelConfig(
             bind="::",
@@ -99,6 +99,7 @@ class TestMeaning:
                     preference=2,
                 ),
                 quota=50 * 2**30,
+                quota_day=15,
             ),
         )
 
@@ -384,14 +385,6 @@ class TestExcerpts:
         (
             "[Tunnel]\nReorder=auto\n",
             "tun0.conf:2:9: warning: Reorder= has no effect yet\n  Reorder=auto\n          ^",
-        ),
-        *(
-            (
-                on_path(f"{key}={value}\n"),
-                f"tun0.conf:5:{len(key) + 2}: warning: {key}= has no effect yet\n"
-                f"  {key}={value}\n  {' ' * len(key)} ^",
-            )
-            for key, value in (("Quota", "1G"),)
         ),
     ],
 )

@@ -34,6 +34,7 @@ def section(
         peer=peer,
         settings=settings,
         quota=0,
+        quota_day=1,
     )
 
 

@@ -226,6 +226,7 @@ def test_a_path_is_described_in_si_units() -> None:
         "tx": {"rate": 120_000, "loss": 3 / 255, "bytes": 1_300_000, "datagrams": 1100},
         "rx": {"rate": 0, "loss": 0, "bytes": 8_000_000, "datagrams": 6100},
         "last_received_at": 1.7e9 + 100,
+        "quota": None,
         "settings": {
             "rate": "auto",
             "rate_tx": 125_000,

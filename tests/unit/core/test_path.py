@@ -26,6 +26,7 @@ from tests.unit.core.peer import CLIENT, NOW, SERVER
 
 WELL = Facts(
     state=PathState.UP,
+    is_spent=False,
     answered=True,
     stopped=False,
     unanswered=0,
