@@ -25,6 +25,7 @@ INTERVAL = SECOND
 """µs between two looks."""
 SAVE_INTERVAL = 60 * SECOND
 
+DIRECTORY = "/var/lib/glorytun-usage"
 _V4_HEADERS, _V6_HEADERS = 28, 48
 _VERSION = 1
 
@@ -183,9 +184,8 @@ class Meter:
 
 
 def usage_file(device: str) -> Path:
-    """Where the service notes what a tunnel's links have carried (systemd.exec(5))."""
-    directory = os.environ.get("STATE_DIRECTORY") or "/var/lib/glorytun-usage"
-    return Path(directory) / f"{device}.json"
+    """Where it is noted what a tunnel's links have carried."""
+    return Path(os.environ.get("GLORYTUN_TEST_USAGE") or DIRECTORY) / f"{device}.json"
 
 
 def _carried(status: PathStatus) -> int:

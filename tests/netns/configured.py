@@ -33,7 +33,7 @@ class Configured(Tunnel):
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._notified.bind(str(self.directory / "notify"))
         self.env["NOTIFY_SOCKET"] = str(self.directory / "notify")
-        self.env["STATE_DIRECTORY"] = str(self.directory)
+        self.env["GLORYTUN_TEST_USAGE"] = str(self.directory)
         self._said: list[str] = []
 
     def configure(self, *paths: str, tunnel: str = "") -> None:
