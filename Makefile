@@ -1,8 +1,8 @@
 # `make` lists the targets. The work is done by tests/tools/run.sh.
-.PHONY: help test lab demo bench deb lint format
+.PHONY: help test lab demo bench bench-paths deb lint format
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 test: ## run every test (root; installs what it needs; PYTEST='-k mtu' passes arguments to pytest)
 	@tests/tools/run.sh test $(PYTEST)
@@ -15,6 +15,9 @@ demo: ## show the tunnel at work over two links, for half a minute (root; SVG=fi
 
 bench: ## measure against other tunnels on this machine (root; BENCH='--rounds 5 --only wireguard' passes arguments)
 	@tests/tools/run.sh bench $(BENCH)
+
+bench-paths: ## measure several emulated links together (root; BENCH='--only cut --who ours,0.3.4' passes arguments)
+	@tests/tools/run.sh bench-paths $(BENCH)
 
 deb: ## build the Debian package, into dist/ (root; SUITE='bookworm trixie', else as this host)
 	@tests/tools/run.sh deb $(SUITE)

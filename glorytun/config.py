@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
-from glorytun.core.settings import SECOND, CipherChoice, PathSettings
+from glorytun.core.settings import NO_CLASS, SECOND, CipherChoice, PathSettings
 from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
@@ -48,14 +48,6 @@ class LocalKind(StrEnum):
     ADDRESS = "address"
 
 
-class PathMode(StrEnum):
-    """What a path is for."""
-
-    BULK = "bulk"
-    REDUNDANT = "redundant"
-    """It carries copies of what goes over others."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelConfig:
     """What the [Tunnel] section of a configuration file says; times in µs."""
@@ -74,6 +66,8 @@ class TunnelConfig:
     keepalive: int
     traffic_class: int
     """The byte of the IP header (DSCP << 2)."""
+    redundant: int
+    """The traffic class of inner packets that are sent on two paths; `NO_CLASS` is none."""
     firewall_mark: int
     """Of every datagram (SO_MARK, socket(7)); 0 is none."""
     reorder: str
@@ -90,11 +84,10 @@ class PathConfig:
     peer: str | None
     """Another name or address of the server; None: the tunnel's."""
     settings: PathSettings
-    preference: int
-    mode: PathMode
-    cost: int
     quota: int
     """Bytes; 0 is none."""
+    quota_day: int
+    """Of the month, from when on it counts anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +120,7 @@ PREFERENCE = Bounds(low=0, high=127, text="from 0 to 127")
 COST = Bounds(low=0, high=10**6, text="from 0 to 1000000")
 QUOTA = Bounds(low=0, high=2**60, text="at most 1048576T")
 """Bytes."""
+QUOTA_DAY = Bounds(low=1, high=31, text="from 1 to 31")
 REORDER = Bounds(low=SECOND // 1000, high=SECOND, text="from 1ms to 1s")
 FIREWALL_MARK = Bounds(low=0, high=2**32 - 1, text="from 0 to 0xffffffff")
 
@@ -365,6 +359,16 @@ def parse_traffic_class(text: str) -> int:
     if traffic_class is None:
         raise ValueError("is no traffic class: CS0 to CS7, AF11 to AF43 or EF")
     return traffic_class
+
+
+def parse_redundant(text: str) -> int:
+    """The traffic class of what is sent twice; `NO_CLASS` for `off`."""
+    return NO_CLASS if text == "off" else parse_traffic_class(text)
+
+
+def format_redundant(traffic_class: int) -> str:
+    """What `parse_redundant` takes for it."""
+    return "off" if traffic_class == NO_CLASS else format_traffic_class(traffic_class)
 
 
 def parse_device(text: str) -> str:

@@ -25,6 +25,8 @@ from glorytun.errors import ConfigError, DeviceError, GlorytunError, SocketError
 from glorytun.fdstore import DescriptorStore
 from glorytun.follower import Follower
 from glorytun.keyfile import load_key
+from glorytun.meter import INTERVAL as METER
+from glorytun.meter import Date, Meter, usage_file
 from glorytun.net import links
 from glorytun.net.clock import Clock, entropy
 from glorytun.net.features import Offload, aegis_advice, aes_hardware, allowed
@@ -155,6 +157,7 @@ class Daemon:
             on_send_failure=self._on_send_failure,
         )
         self._file: Path | None = None
+        self._meter = Meter(usage_file(self._tun.name))
         self._started_with: TunnelConfig | None = None
         self._refusal = ""
         """What is wrong with the file, when it was to be read again."""
@@ -224,6 +227,7 @@ class Daemon:
             clock=self._clock,
             follower=self._follower,
             features=self._features,
+            meter=self._meter,
             started_at=self._started_at,
             reload=self._reload,
             change=self._set,
@@ -246,10 +250,13 @@ class Daemon:
             timetolerance=tunnel.timetolerance,
             keepalive=tunnel.keepalive,
             traffic_class=tunnel.traffic_class,
+            redundant=tunnel.redundant,
         )
         self._set(change)
         if self._follower and tunnel.peer is not None:
             self._follower.take(tunnel, configuration.paths, self._clock.now())
+            self._meter.take(configuration.paths)
+            self._measure()
 
     def _set(self, change: SettingsChange) -> None:
         self._tunnel.set(change, self._clock.now())
@@ -316,6 +323,8 @@ class Daemon:
         would make it wait longer than the restart takes.
         """
         now = self._clock.now()
+        self._measure()
+        self._meter.save()
         self._tunnel.close(now)
         self._pump.flush()
         under_way = max((path.rtt for path in self._tunnel.path_statuses()), default=0)
@@ -411,7 +420,8 @@ class Daemon:
 
     @property
     def _next_check_at(self) -> int:
-        return self._checked_at + self._check_interval
+        interval = self._check_interval
+        return self._checked_at + (min(interval, METER) if self._meter.is_needed else interval)
 
     def _check(self, now: int) -> None:
         """Look, now and then, at what nobody tells us of."""
@@ -419,9 +429,22 @@ class Daemon:
         self._status.measure(sent=status.sent_bytes, received=status.received_bytes, now=now)
         self._checked_at = now
         self._tun.check()
+        self._measure()
         self._check_clock()
         self._say_status()
         os.eventfd_write(self._pulse, 1)
+
+    def _measure(self) -> None:
+        """See what links with a quota have carried, and leave those alone that have used it up."""
+        if self._follower is None or not self._meter.is_needed:
+            return
+        now = self._clock.now()
+        statuses = self._tunnel.path_statuses()
+        paths = [PathId(status.local, status.remote) for status in statuses]
+        links = [self._follower.link_of(path) for path in paths]
+        self._meter.add(zip(statuses, links, strict=True), Date(*self._clock.today()), now)
+        for path, link in zip(paths, links, strict=True):
+            self._tunnel.set_spent(path, is_spent=self._meter.is_spent(link), now=now)
 
     def _on_pulse(self) -> None:
         """What `_check` wrote came back through the loop: timers and descriptors are served."""

@@ -130,6 +130,11 @@ class Follower:
 
         self._loop.add_reader(events.fileno(), on_change)
 
+    def link_of(self, path: PathId) -> str | None:
+        """`Local=` of the section that a path belongs to."""
+        owner = self._made.get(path)
+        return owner.local if owner else None
+
     # By hand.
 
     def learn(self, found: Iterable[Endpoint], now: int) -> None:

@@ -11,8 +11,9 @@ from glorytun.config import (
     KEEPALIVE,
     KXTIMEOUT,
     PREFERENCE,
+    QUOTA_DAY,
     TIMETOLERANCE,
-    PathMode,
+    format_redundant,
     format_traffic_class,
     number_within,
     parse_address,
@@ -21,6 +22,7 @@ from glorytun.config import (
     parse_peer,
     parse_port,
     parse_rate,
+    parse_redundant,
     parse_reorder,
     parse_share,
     parse_size,
@@ -31,7 +33,7 @@ from glorytun.config import (
     write_size,
     write_time,
 )
-from glorytun.core.settings import SECOND, CipherChoice, PathState
+from glorytun.core.settings import SECOND, CipherChoice, PathMode, PathState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Option:
     """The text from which `parse` makes the value again."""
     scale: int = 1
     """JSON has this part of the value."""
+    as_text: bool = False
+    """Whether JSON has it as it would be written."""
     default: str = ""
     """As it would be written."""
     unset: object = None
@@ -66,7 +70,7 @@ class Option:
 
     def json(self, value: Any) -> object:
         """The value as JSON has it (docs/json.md)."""
-        if isinstance(value, Enum):
+        if self.as_text or isinstance(value, Enum):
             return self.write(value)
         return value / self.scale if self.scale > 1 else value
 
@@ -171,6 +175,16 @@ _TUNNEL = (
         help="The traffic class of the tunnel's datagrams: `CS0` to `CS7`, `AF11` to `AF43`, `EF`.",
     ),
     Option(
+        key="Redundant",
+        name="redundant",
+        parse=parse_redundant,
+        write=format_redundant,
+        as_text=True,
+        default="off",
+        help="The traffic class of packets inside that are sent on the two best paths at once, as "
+        "`EF` for calls; by the server too, unless its file names another one. `off`: none.",
+    ),
+    Option(
         key="FirewallMark",
         name="firewall_mark",
         parse=parse_mark,
@@ -263,24 +277,23 @@ _PATH = (
         name="preference",
         parse=number_within(PREFERENCE),
         default="0",
-        idle=True,
-        help=f"Which paths to fill first, {PREFERENCE.text}.",
+        help=f"Of several backups those with the lowest number are used first, {PREFERENCE.text}.",
     ),
     Option(
         key="Mode",
         name="mode",
         parse=_one_of({mode.value: mode for mode in PathMode}),
         default="bulk",
-        idle=True,
-        help="`bulk`: packets of its own. `redundant`: copies of what goes over other paths.",
+        help="`bulk`: packets of its own. `redundant`: a copy of each packet that goes over "
+        "another path, as far as there is room; its own where no other path works.",
     ),
     Option(
         key="Cost",
         name="cost",
         parse=number_within(COST),
         default="0",
-        idle=True,
-        help=f"What data costs here in comparison with other paths, {COST.text}.",
+        help=f"What data costs here in comparison with other paths, {COST.text}: the path is used "
+        "as far as those that cost less don't suffice.",
     ),
     Option(
         key="Quota",
@@ -288,9 +301,16 @@ _PATH = (
         parse=parse_size,
         write=write_size,
         unset=0,
-        idle=True,
-        help="How much data the path may carry: bytes, or with `K`, `M`, `G`, `T` (powers of 1024) "
-        "or `kB`, `MB`, `GB`, `TB` (powers of 1000). Without it there is no limit.",
+        help="How much data may pass there in a month, both ways together: bytes, or with `K`, "
+        "`M`, `G`, `T` (powers of 1024) or `kB`, `MB`, `GB`, `TB` (powers of 1000). Then the path "
+        "counts as down. Without it there is no limit.",
+    ),
+    Option(
+        key="QuotaDay",
+        name="quota_day",
+        parse=number_within(QUOTA_DAY),
+        default="1",
+        help=f"The day of the month on which the quota begins anew, {QUOTA_DAY.text}.",
     ),
 )
 

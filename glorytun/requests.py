@@ -21,9 +21,11 @@ from glorytun.control.messages import (
 )
 from glorytun.core.address import ANY, Endpoint, PathId, format_address, is_v4
 from glorytun.core.settings import PathChange, SettingsChange
+from glorytun.core.status import PathStatus
 from glorytun.core.tunnel import Tunnel
 from glorytun.errors import TunnelError
 from glorytun.follower import Follower
+from glorytun.meter import Meter
 from glorytun.net.clock import Clock
 from glorytun.net.tun import Tun
 from glorytun.net.udp import UdpSocket
@@ -40,6 +42,7 @@ class Requests:
     follower: Follower | None
     """None on a server."""
     features: Callable[[], dict[str, bool]]
+    meter: Meter
     started_at: int
     reload: Callable[[], None]
     change: Callable[[SettingsChange], None]
@@ -90,7 +93,14 @@ class Requests:
         return newest.remote if newest else None
 
     def _describe_paths(self) -> list[dict[str, Any]]:
-        return [describe_path(status) for status in self.tunnel.path_statuses()]
+        return [
+            describe_path(status, quota=self._quota(status))
+            for status in self.tunnel.path_statuses()
+        ]
+
+    def _quota(self, status: PathStatus) -> dict[str, int] | None:
+        path = PathId(status.local, status.remote)
+        return self.meter.describe(self.follower.link_of(path)) if self.follower else None
 
     # Changing.
 

@@ -7,6 +7,7 @@ between is finished by the next run.
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from glorytun.errors import SetupError
 from glorytun_setup import apply
@@ -37,6 +38,10 @@ from glorytun_setup.render import expiry_unit
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
+_USAGE = "var/lib/glorytun-usage"
+"""Where the service notes what links with a quota have carried."""
+_PACKAGED = "usr/lib/tmpfiles.d/glorytun.conf"
+"""What makes that, if a package brought glorytun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +142,18 @@ def _remove(removal: Removal, journal: Journal, means: Means) -> None:
     )
     apply.remove_directories(means.root, manifest.directories)
     _check_undone(manifest.name, left)
+    _forget_usage(means.root, manifest.name)
     apply.forget(means.root, manifest.name)
     apply.close_journal(means.root, journal)
+
+
+def _forget_usage(root: Path, name: str) -> None:
+    """What its links have carried; the directory goes where no package brought it."""
+    file = root / f"{_USAGE}/{name}.json"
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        if not (root / _PACKAGED).exists():
+            file.parent.rmdir()
 
 
 def _not_needed_by(others: tuple[Manifest, ...], host: Host) -> Host:

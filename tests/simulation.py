@@ -128,7 +128,7 @@ class Simulation:
         wire = self.wires[index]
         return PathId(SERVER, Endpoint(wire.client, wire.client_port))
 
-    def set_path(self, index: int, **change: int) -> None:
+    def set_path(self, index: int, **change: object) -> None:
         change.setdefault("state", PathState.UP)
         self.client.tunnel.set_path(
             self.client_path(index),
@@ -201,11 +201,14 @@ class Simulation:
         side.events += side.tunnel.next_events()
 
     def transmit(self, side: Side, outgoing: Outgoing) -> None:
-        index = self._index(side, outgoing.path)
-        if index is None:
-            return
+        for path in (outgoing.path, outgoing.copy_path):
+            index = None if path is None else self._index(side, path)
+            if index is not None:
+                self._transmit_on(index, side, outgoing.datagrams)
+
+    def _transmit_on(self, index: int, side: Side, datagrams: Batch) -> None:
         other = self.server if side.client else self.client
-        for row in outgoing.datagrams.rows():
+        for row in datagrams.rows():
             self.captured = [*self.captured[-99:], (other, index, bytes(row))]
             for after in self.wires[index].arrivals(len(row), self.random):
                 item = (self.now + after, next(self._order), other, index, bytes(row))

@@ -30,6 +30,7 @@ KINDS = {
     "HOST": OTHER,
     "NAME": "tunnel",
     "NAME|FILE": "target",
+    "NUMBER": OTHER,
     "PERCENT": OTHER,
     "PORT": OTHER,
     "RATE": OTHER,

@@ -6,11 +6,20 @@ from glorytun.cli.common import DEVICE, JSON, print_json
 from glorytun.cli.render import render_paths
 from glorytun.cli.values import looks_like_address
 from glorytun.cli.words import Flag, Group, Keyword, Options, Positional, Value
-from glorytun.config import BEAT, parse_address, parse_rate, parse_share, time_within
+from glorytun.config import (
+    BEAT,
+    COST,
+    PREFERENCE,
+    number_within,
+    parse_address,
+    parse_rate,
+    parse_share,
+    time_within,
+)
 from glorytun.control.client import ask
 from glorytun.control.messages import Paths, SetPath
 from glorytun.core.address import pack_address
-from glorytun.core.settings import PathChange, PathState
+from glorytun.core.settings import PathChange, PathMode, PathState
 from glorytun.errors import TunnelError, UsageError
 
 OPTIONS: Options = (
@@ -58,6 +67,29 @@ OPTIONS: Options = (
         word="losslimit",
         value=Value(key="loss_limit", name="PERCENT", parse=parse_share),
         help="the loss above which the path is not used; 100% is no limit.",
+    ),
+    Group(
+        word="mode",
+        options=(
+            Flag(word="bulk", key="mode", value=PathMode.BULK, help="packets of its own."),
+            Flag(
+                word="redundant",
+                key="mode",
+                value=PathMode.REDUNDANT,
+                help="copies of what goes over other paths.",
+            ),
+        ),
+        help="what to send on it:",
+    ),
+    Keyword(
+        word="preference",
+        value=Value(key="preference", name="NUMBER", parse=number_within(PREFERENCE)),
+        help="of several backups those with the lowest number are used first.",
+    ),
+    Keyword(
+        word="cost",
+        value=Value(key="cost", name="NUMBER", parse=number_within(COST)),
+        help="what data costs on it: it is used as far as cheaper paths don't suffice.",
     ),
     DEVICE,
     JSON,

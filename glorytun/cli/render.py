@@ -127,13 +127,21 @@ def _path(path: dict[str, Any]) -> str:
             ("rtt", _rtt(path)),
             ("tx", _direction(path["tx"], ceiling=settings["rate_tx"], mode=settings["rate"])),
             ("rx", _direction(path["rx"], ceiling=settings["rate_rx"], mode="")),
+            *([("quota", _quota(path["quota"]))] if path["quota"] else []),
             (
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
-                f"losslimit {format_share(round(settings['loss_limit'], 2))}",
+                f"losslimit {format_share(round(settings['loss_limit'], 2))}"
+                + (", redundant" if settings["mode"] == "redundant" else "")
+                + (f", cost {settings['cost']}" if settings["cost"] else ""),
             ),
         ],
     )
+
+
+def _quota(quota: dict[str, int]) -> str:
+    used, limit = format_size(quota["used"]), format_size(quota["limit"])
+    return f"{used} of {limit} used, anew on day {quota['day']} of the month"
 
 
 def _bad(kind: dict[str, Any], *, now: float) -> str:

@@ -8,6 +8,7 @@ from glorytun.config import (
     KEEPALIVE,
     KXTIMEOUT,
     TIMETOLERANCE,
+    parse_redundant,
     parse_traffic_class,
     time_within,
 )
@@ -22,6 +23,11 @@ OPTIONS: Options = (
         word="tc",
         value=Value(key="traffic_class", name="CLASS", parse=parse_traffic_class),
         help="the traffic class of the tunnel's datagrams: CS0 to CS7, AF11 to AF43, EF.",
+    ),
+    Keyword(
+        word="redundant",
+        value=Value(key="redundant", name="CLASS", parse=parse_redundant),
+        help="send packets of this traffic class on the two best paths at once; off: none.",
     ),
     Keyword(
         word="kxtimeout",

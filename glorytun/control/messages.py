@@ -11,16 +11,27 @@ from typing import Any, assert_never
 
 from glorytun.config import (
     BEAT,
+    COST,
     KEEPALIVE,
     KXTIMEOUT,
     LOSS_LIMIT,
+    PREFERENCE,
     TIMETOLERANCE,
     TRAFFIC_CLASS,
     Bounds,
     check_rate,
+    format_redundant,
+    parse_redundant,
 )
 from glorytun.core.address import Endpoint, format_address, pack_address
-from glorytun.core.settings import SECOND, PathChange, PathState, Settings, SettingsChange
+from glorytun.core.settings import (
+    SECOND,
+    PathChange,
+    PathMode,
+    PathState,
+    Settings,
+    SettingsChange,
+)
 from glorytun.core.status import BadKind, BadStatus, DirectionStatus, PathStatus, TunnelStatus
 from glorytun.errors import GlorytunError, TunnelError
 
@@ -175,6 +186,7 @@ def describe_tunnel(
             "bytes": status.received_bytes,
             "packets": status.received_total,
             "undelivered": facts.undelivered,
+            "copies": status.copies_total,
         },
         "settings": {
             "cipher": settings.cipher.value,
@@ -182,13 +194,14 @@ def describe_tunnel(
             "timetolerance": settings.timetolerance / SECOND,
             "keepalive": settings.keepalive / SECOND,
             "traffic_class": facts.traffic_class,
+            "redundant": format_redundant(settings.redundant),
         },
         "features": dict(facts.features),
     }
 
 
-def describe_path(status: PathStatus) -> dict[str, Any]:
-    """One path; stable keys."""
+def describe_path(status: PathStatus, *, quota: dict[str, int] | None = None) -> dict[str, Any]:
+    """One path; stable keys. For `quota` see `Meter.describe`."""
     settings = status.settings
     return {
         "local": format_address(status.local),
@@ -203,12 +216,16 @@ def describe_path(status: PathStatus) -> dict[str, Any]:
         "tx": _direction(status.tx),
         "rx": _direction(status.rx),
         "last_received_at": _time_or_none(status.last_received_at),
+        "quota": quota,
         "settings": {
             "rate": "fixed" if settings.fixed_rate else "auto",
             "rate_tx": settings.rate_tx,
             "rate_rx": settings.rate_rx,
             "beat": settings.beat / SECOND,
             "loss_limit": settings.loss_limit / 255,
+            "mode": settings.mode.value,
+            "preference": settings.preference,
+            "cost": settings.cost,
         },
     }
 
@@ -332,10 +349,26 @@ def _scaled_field(scale: int, bounds: Bounds) -> _Field:
     return _Field(write=lambda value: value / scale, read=read)
 
 
-def _read_traffic_class(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"must be {TRAFFIC_CLASS.text}")
-    return TRAFFIC_CLASS.check(value)
+def _read_redundant(value: Any) -> int:
+    if type(value) is not str:
+        raise ValueError("must be the name of a traffic class, or off")
+    return parse_redundant(value)
+
+
+def _read_mode(value: Any) -> PathMode:
+    for mode in PathMode:
+        if value == mode.value:
+            return mode
+    raise ValueError("must be bulk or redundant")
+
+
+def _number_field(bounds: Bounds) -> _Field:
+    def read(value: Any) -> int:
+        if type(value) is not int:
+            raise ValueError(f"must be {bounds.text}")
+        return bounds.check(value)
+
+    return _Field(write=int, read=read)
 
 
 def _read_rate(value: Any) -> int:
@@ -366,11 +399,15 @@ _PATH_FIELDS = {
     "fixed_rate": _Field(write=bool, read=_read_flag),
     "beat": _scaled_field(SECOND, BEAT),
     "loss_limit": _scaled_field(255, LOSS_LIMIT),
+    "mode": _Field(write=lambda mode: mode.value, read=_read_mode),
+    "preference": _number_field(PREFERENCE),
+    "cost": _number_field(COST),
 }
 
 _SETTINGS_FIELDS = {
     "kxtimeout": _scaled_field(SECOND, KXTIMEOUT),
     "timetolerance": _scaled_field(SECOND, TIMETOLERANCE),
     "keepalive": _scaled_field(SECOND, KEEPALIVE),
-    "traffic_class": _Field(write=int, read=_read_traffic_class),
+    "traffic_class": _number_field(TRAFFIC_CLASS),
+    "redundant": _Field(write=format_redundant, read=_read_redundant),
 }

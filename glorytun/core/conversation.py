@@ -20,7 +20,7 @@ from glorytun.core.path import BEAT_MAX, BEAT_MIN, Path
 from glorytun.core.paths import Paths
 from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.replay import ControlWindow
-from glorytun.core.settings import SECOND, PathSettings, PathState, Settings
+from glorytun.core.settings import NO_CLASS, SECOND, PathMode, PathSettings, PathState, Settings
 from glorytun.core.status import BadKind
 from glorytun.core.wire import (
     CONTROL_DATAGRAM_SIZE,
@@ -30,6 +30,7 @@ from glorytun.core.wire import (
     Capability,
     ControlMessage,
     Extensions,
+    Wishes,
     pull_control,
     pull_time,
     push_control,
@@ -257,6 +258,7 @@ class Conversation:
         path.heard_reply(heard.time)
         path.rx_loss = message.loss
         path.rtt.add(trip)
+        path.delay.add(heard.time - echo)
         path.heard_totals(sent=message.fw_total, received=message.rx_total)
         path.estimator.add(
             sent_at=echo,
@@ -283,6 +285,10 @@ class Conversation:
         old = path.settings
         rate = 0 if message.max_rate >= RATE_UNLIMITED else message.max_rate
         is_known = message.state in tuple(PathState)
+        # A probe of the MTU may have no room for them.
+        wishes = message.extensions.wishes or Wishes(
+            mode=old.mode, preference=old.preference, cost=old.cost
+        )
         path.settings = replace(
             old,
             state=PathState(message.state) if is_known else old.state,
@@ -290,6 +296,9 @@ class Conversation:
             fixed_rate=old.fixed_rate if path.is_pinned else message.fixed_rate and rate > 0,
             beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
             loss_limit=message.loss_limit,
+            mode=wishes.mode,
+            preference=wishes.preference,
+            cost=wishes.cost,
         )
         path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= PROBE_MAX else 0
         if path.settings.state != old.state:
@@ -318,6 +327,27 @@ class Conversation:
         """Whether the peer is one of ours, as far as it has said."""
         return self.peer.capabilities is not None
 
+    @property
+    def redundant(self) -> int:
+        """The traffic class of packets to send on two paths: a server asks its client."""
+        ours, wishes = self.settings.redundant, self.peer.wishes
+        if not self._is_extended:
+            return NO_CLASS
+        return ours if ours != NO_CLASS or self._client or wishes is None else wishes.redundant
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether the peer drops the later of two: 0.3.4 would deliver both."""
+        return self._is_extended
+
+    @property
+    def expects_copies(self) -> bool:
+        """Whether the peer may send packets twice."""
+        wishes = self.peer.wishes
+        return (
+            wishes is not None and (wishes.redundant != NO_CLASS or self.redundant != NO_CLASS)
+        ) or any(path.settings.mode is PathMode.REDUNDANT for path in self._paths)
+
     def send_request(self, path: Path, now: int, *, size: int = REQUEST_SIZE) -> None:
         """The client's: ask for an answer of the same size."""
         self._send(path, now, size=size)
@@ -343,7 +373,7 @@ class Conversation:
 
     def _state_to_say(self, path: Path) -> PathState:
         """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`."""
-        state = path.settings.state
+        state = path.state
         if state == PathState.DOWN and not self._is_extended:
             return PathState.BACKUP
         return state
@@ -385,6 +415,12 @@ class Conversation:
                 capabilities=self._ours,
                 software=self._software,
                 confirm=crypto.confirmation(remote_key) if remote_key else b"",
+                wishes=Wishes(
+                    mode=path.settings.mode,
+                    redundant=self.settings.redundant,
+                    preference=path.settings.preference,
+                    cost=path.settings.cost,
+                ),
             ),
         )
         text = push_control(message, size=size)

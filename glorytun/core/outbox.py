@@ -14,6 +14,8 @@ class Outgoing(NamedTuple):
 
     path: PathId
     datagrams: Batch
+    copy_path: PathId | None = None
+    """Where to send them too."""
 
 
 class Outbox:

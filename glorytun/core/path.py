@@ -23,6 +23,8 @@ SLOW_BEATS = 10
 
 # What this implementation chose.
 
+OVERDUE = 20_000
+"""µs beyond what round trips vary by after which an answer is missed."""
 LAST_RESORT = 3_000_000
 """µs since something was heard, up to which a degraded path is used while no other works."""
 BEAT_MIN = 10_000
@@ -49,6 +51,8 @@ class Facts:
     """All that a path's condition depends on."""
 
     state: PathState
+    is_spent: bool
+    """Whether its quota is used up."""
     answered: bool
     """Whether the peer has answered since the path is up."""
     stopped: bool
@@ -62,10 +66,14 @@ class Facts:
     loss_limit: int
     is_needed: bool
     """Whether no path that is up works, so that backups are used."""
+    later: int
+    """µs: what it carries comes so much later than on others that it is better left out."""
 
 
 def condition_of(facts: Facts) -> tuple[Condition, str]:
     """How a path is doing, and why it isn't running."""
+    if facts.is_spent:
+        return Condition.DOWN, "its quota is used up"
     if facts.state == PathState.DOWN:
         return Condition.DOWN, "set down"
     if facts.stopped:
@@ -83,6 +91,8 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.LOSSY, f"loses {lost} %, more than the limit of {limit} %"
     if facts.state == PathState.BACKUP and not facts.is_needed:
         return Condition.WAITING, "a backup, and another path is running"
+    if facts.later:
+        return Condition.WAITING, f"{facts.later // 1000} ms slower than others, for too little"
     return Condition.RUNNING, ""
 
 
@@ -93,9 +103,13 @@ class Path:
         "after",
         "answered",
         "condition",
+        "delay",
         "estimator",
         "id",
+        "is_left_out",
         "is_pinned",
+        "is_spent",
+        "is_suspect",
         "loss",
         "mtu_reported",
         "mtu_told",
@@ -117,6 +131,8 @@ class Path:
         "tx_bytes",
         "tx_total",
         "unanswered",
+        "urged_at",
+        "waits_since",
     )
 
     def __init__(
@@ -127,6 +143,8 @@ class Path:
         self.settings = settings
         self.settings_at = 0
         """Time of the request that the settings came with (server)."""
+        self.is_spent = False
+        """Whether its quota is used up, so that it counts as down (client)."""
         self.is_pinned = False
         """Whether the sending rate was set here, so that the client can't (server)."""
         self.overhead = LINK_OVERHEAD + (28 if is_v4(path_id.remote.address) else 48)
@@ -142,6 +160,8 @@ class Path:
         self.estimator = RateEstimator()
         self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
         self.reason = "no answer yet"
+        self.is_left_out = False
+        """Whether others are better off without it: see `left_out` of the scheduler."""
         self.rx_at = 0
         self.start_anew(after)
 
@@ -156,7 +176,15 @@ class Path:
         self.stopped_at = 0
         self.unanswered = 0
         self.requested_at = 0
+        self.waits_since = 0
+        """When the first request left that was not answered yet; 0 = there is none (client)."""
+        self.urged_at = 0
+        """When the answer to that was overdue, and was asked for once more; 0 = not yet."""
+        self.is_suspect = False
+        """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
+        self.delay = Smoothed()
+        """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
         self.rx_loss = 0
         if self.search is not None:
@@ -173,6 +201,7 @@ class Path:
         if self.unanswered >= self.unanswered_max:
             self.loss = LossEstimator()  # What an outage swallowed is no loss of the link.
         self.answered = True
+        self.waits_since = self.urged_at = 0
         self.unanswered = 0
         if time > self.stopped_at:
             self.stopped = False
@@ -183,6 +212,11 @@ class Path:
             self.loss.skip(sent=sent, received=received)  # Probes are meant to be lost.
         else:
             self.loss.add(sent=sent, received=received)
+
+    @property
+    def state(self) -> PathState:
+        """What it is to be, with regard to its quota too."""
+        return PathState.DOWN if self.is_spent else self.settings.state
 
     # Sizes.
 
@@ -198,10 +232,13 @@ class Path:
 
     # Condition.
 
-    def judge(self, *, silent: bool, is_needed: bool) -> tuple[Condition, Condition] | None:
+    def judge(
+        self, *, silent: bool, is_needed: bool, later: int = 0
+    ) -> tuple[Condition, Condition] | None:
         """Bring the condition up to date: (old, new) when that changes it."""
         facts = Facts(
-            state=self.settings.state,
+            state=self.state,
+            is_spent=self.is_spent,
             answered=self.answered,
             stopped=self.stopped,
             unanswered=self.unanswered,
@@ -211,7 +248,9 @@ class Path:
             loss=self.loss.loss,
             loss_limit=self.settings.loss_limit,
             is_needed=is_needed,
+            later=later,
         )
+        self.is_left_out = later > 0
         new, self.reason = condition_of(facts)
         old = self.condition
         if new == old:
@@ -229,6 +268,14 @@ class Path:
     @property
     def works(self) -> bool:
         return self.condition in _WORKS
+
+    @property
+    def overdue_at(self) -> int | None:
+        """When the answer is overdue that we wait for, or that we asked for again (client)."""
+        since = self.urged_at or self.waits_since
+        if not since or not self.rtt.ready:
+            return None
+        return since + self.rtt.mean + 4 * self.rtt.variation + OVERDUE
 
     def is_last_resort(self, now: int) -> bool:
         """Whether data may go here while no path works: better than not to send at all."""
@@ -278,9 +325,9 @@ class Path:
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.rate)
 
     def arrival(self, *, size: int, now: int) -> int:
-        """When a datagram of `size` bytes would be at the peer if it were sent here."""
+        """When a datagram of `size` bytes would be at the peer, by its clock, if it left here."""
         start = max(self.shaper.busy_until, now)
-        return start + self.duration(size) + self.rtt.mean // 2
+        return start + self.duration(size) + self.delay.mean
 
     def duration(self, size: int) -> int:
         """µs that a datagram of `size` bytes takes at the path's rate."""

@@ -6,7 +6,7 @@ from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.scheduler import Scheduler
+from glorytun.core.scheduler import Scheduler, left_out
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.status import Condition
 
@@ -20,6 +20,8 @@ SILENT_BEATS = 5
 
 # What this implementation chose.
 
+SUSPECT_BEATS = 17, 10
+"""Beats of silence, while other paths are heard, after which a server suspects a path."""
 LIVELY_PAUSE = SECOND
 """A longer pause on all paths is no sign of trouble: the client had nothing to send."""
 
@@ -93,19 +95,32 @@ class Paths:
 
     def judge(self, now: int) -> None:
         """Bring all conditions up to date, and what follows from them."""
+        is_needed = True
+        for paths in self._by_rank():
+            self._judge_alike(paths, now, is_needed=is_needed)
+            is_needed = is_needed and not any(path.works for path in paths)
         for path in self:
-            if path.settings.state != PathState.BACKUP:
-                self._judge_one(path, now, is_needed=False)
-        is_needed = not any(path.works for path in self if path.settings.state != PathState.BACKUP)
-        for path in self:
-            if path.settings.state == PathState.BACKUP:
-                self._judge_one(path, now, is_needed=is_needed)
+            path.is_suspect = path.works and self._is_suspect(path, now)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
-    def _judge_one(self, path: Path, now: int, *, is_needed: bool) -> None:
+    def _by_rank(self) -> list[list[Path]]:
+        """Those that are no backups, then the backups by preference."""
+        ranks: dict[int, list[Path]] = {}
+        for path in self:
+            is_backup = path.settings.state == PathState.BACKUP
+            ranks.setdefault(path.settings.preference if is_backup else -1, []).append(path)
+        return [ranks[rank] for rank in sorted(ranks)]
+
+    def _judge_alike(self, paths: list[Path], now: int, *, is_needed: bool) -> None:
+        """Paths of one rank; `is_needed` if none of a better one works."""
+        out = left_out(path for path in paths if path.works and path.delay.ready)
+        for path in paths:
+            self._judge_one(path, now, is_needed=is_needed, later=out.get(path, 0))
+
+    def _judge_one(self, path: Path, now: int, *, is_needed: bool, later: int) -> None:
         silent = not self._client and self._is_silent(path, now)
-        changed = path.judge(silent=silent, is_needed=is_needed)
+        changed = path.judge(silent=silent, is_needed=is_needed, later=later)
         if changed is not None:
             old, new = changed
             self._outbox.events.append(
@@ -129,6 +144,23 @@ class Paths:
     def _silent_since(self, path: Path) -> int:
         return max(path.rx_at, self._lively_since)
 
+    def _is_suspect(self, path: Path, now: int) -> bool:
+        """Whether an answer is missing that was asked for twice, or requests are.
+
+        Too early to call a path degraded: both may have been lost by chance.
+        """
+        if self._client:
+            overdue_at = path.overdue_at
+            return path.urged_at > 0 and overdue_at is not None and now >= overdue_at
+        beats = path.rtt.mean // path.settings.beat
+        if path.unanswered >= 2 + beats:
+            return True
+        return now >= self._suspect_at(path) and self._heard_at > self._silent_since(path)
+
+    def _suspect_at(self, path: Path) -> int:
+        beats, of = SUSPECT_BEATS
+        return self._silent_since(path) + path.settings.beat * beats // of
+
     def _update_mtu(self) -> None:
         mtu = min((path.mtu for path in self if path.works), default=self.mtu)
         if mtu != self.mtu:
@@ -144,10 +176,15 @@ class Paths:
         if path.condition == Condition.DEGRADED and now <= path.rx_at + LAST_RESORT:
             yield path.rx_at + LAST_RESORT + 1
         if self._client:
+            overdue_at = path.overdue_at
+            if path.works and overdue_at is not None and overdue_at > now:
+                yield overdue_at
             return
         yield path.rx_at + FORGET_AFTER
         is_heard = path.condition not in (Condition.DOWN, Condition.DEGRADED)
         if is_heard and len(self) > 1 and not idle:
             # Whether data came on other paths meanwhile is looked at again and again.
             beat = path.settings.beat
+            if not path.is_suspect and self._suspect_at(path) > now:
+                yield self._suspect_at(path)
             yield max(self._silent_since(path) + SILENT_BEATS * beat, now + beat // 2)

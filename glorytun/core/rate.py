@@ -1,5 +1,9 @@
 """How fast a path may be sent on: the shaper that spaces datagrams, and the rate it uses."""
 
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
 from glorytun.core.settings import SECOND
 
 RATE_UNLIMITED = 1_250_000_000
@@ -10,27 +14,63 @@ so something has to be said to it."""
 
 BURST = 5_000
 """µs of a path's rate that may leave at once."""
+FULL_AFTER = 3 * SECOND // 10
+"""µs without much of a pause after which a path is full: dearer ones are used too, then."""
+_PAUSES_MAX = 6
+"""One part in so many of that may be pauses."""
 DEBT_MAX = SECOND // 2
 """µs that control messages, which don't wait, may keep data waiting on a slow path."""
 LINK_OVERHEAD = 38
 """Bytes of an Ethernet frame around the IP packet: preamble, header, checksum, gap."""
-QUEUE_MAX = 30_000
-"""µs of queueing that we take as a sign of sending too much."""
-_QUEUE_LOW = 5_000
-_INTERVAL = SECOND // 5
-_TRIP_MEMORY = 10 * SECOND
-_RATE_MIN = 250_000
+QUEUE_GOAL = 4_000
+"""µs of queueing at which a path is full, and no more than that."""
+QUEUE_MAX = 10_000
+"""µs of queueing that are too much."""
+_DRAIN = SECOND // 4
+"""µs in which a queue that is too long is to be gone; where there is none the rate grows by
+QUEUE_GOAL of that with each interval."""
+_CUT_MOST = 2
+"""A cut leaves at least this part of what is delivered."""
+_INTERVAL = SECOND * 9 // 100
+"""µs between adjustments at the least: a beat, or nearly."""
+_FASTER_AFTER = 8
+"""Intervals without a queue after which the rate grows faster, up to so many times as fast."""
+_MEMORY = 10 * SECOND
+_NO_QUEUE = 2_000
+_LOOK_AFTER = 8 * SECOND
+"""µs with a queue after which less is sent for an interval, to see how long the way is without."""
+_FUTILE = 5
+"""Cuts in a row that don't shorten a queue, after which it isn't ours."""
+_REPLIES_MAX = 12
+"""Replies that are looked at together where delays vary much."""
+_RATE_MIN = 62_500
+
+
+class Limit(StrEnum):
+    """What keeps a path from carrying more."""
+
+    APPLICATION = "application"
+    """There is no more to send."""
+    RATE = "rate"
+    """The rate that the user or the peer gave."""
+    QUEUE = "queue"
+    """What queues up on the way when more is sent: the link is full."""
 
 
 class Shaper:
     """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
 
-    __slots__ = ("busy_until", "rate")
+    __slots__ = ("_pauses", "_since", "_was_full", "busy_until", "rate")
 
     def __init__(self) -> None:
         self.rate = RATE_UNLIMITED
         """bytes/s."""
         self.busy_until = 0
+        self._since = 0
+        """When the stretch began over which `_pauses` are added up, µs."""
+        self._pauses = 0
+        self._was_full = False
+        """Whether there were few in the stretch before."""
 
     def set_rate(self, rate: int) -> None:
         """Change the rate; debts of a much slower one are forgiven."""
@@ -46,8 +86,20 @@ class Shaper:
         """µs of sending that may leave now: BURST at the most."""
         return now + BURST - max(self.busy_until, now)
 
+    def is_full(self, now: int) -> bool:
+        """Whether it has been sent on for a while as fast as it may be."""
+        return self._was_full and now - self.busy_until < FULL_AFTER
+
+    def _note_pause(self, now: int) -> None:
+        self._pauses += max(0, now - self.busy_until)
+        length = now - self._since
+        if length >= FULL_AFTER:
+            self._was_full = self._pauses * _PAUSES_MAX < length
+            self._since, self._pauses = now, 0
+
     def charge(self, size: int, now: int) -> None:
         """`size` bytes of frames leave now."""
+        self._note_pause(now)
         if self.rate >= RATE_UNLIMITED:
             self.busy_until = now
             return
@@ -55,26 +107,67 @@ class Shaper:
         self.busy_until = start + size * SECOND // self.rate
 
 
+class _Floor:
+    """The least of what was seen in the last ten to twenty seconds."""
+
+    __slots__ = ("_before", "_now", "_until")
+
+    def __init__(self) -> None:
+        self._now: int | None = None
+        self._before: int | None = None
+        self._until = 0
+
+    def add(self, value: int, at: int) -> int:
+        """The floor, with one more value."""
+        if at >= self._until:
+            self._before, self._now = self._now, None
+            self._until = at + _MEMORY
+        self._now = value if self._now is None else min(self._now, value)
+        return self._now if self._before is None else min(self._now, self._before)
+
+    def forget(self) -> None:
+        """What was seen is of another way."""
+        self._now = self._before = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A reply: what we had sent, as frames, when; and what of that the peer had, when."""
+
+    sent_at: int
+    frames: int
+    at: int
+    delivered: int
+
+
 class RateEstimator:
     """Finds the rate of a path from what arrives and how long it queues, below a ceiling.
 
-    Fed with each reply. The rate falls only while we send more than arrives and the round trips
-    are longer than the shortest of late: a silent application, a noisy link or a wrong clock is
-    no reason.
+    Fed with each reply. Where there is a queue, what arrives is what the link can carry; the rate
+    is that, and a little less or more as the queue is longer or shorter than it should be. Where
+    there is none, and all of the rate is used, it grows. A silent application, a noisy link or a
+    wrong clock is no reason for less.
     """
 
     __slots__ = (
-        "_at",
-        "_frames",
-        "_queued",
+        "_calm",
+        "_changed_at",
+        "_cuts",
+        "_delays",
+        "_jitter",
+        "_points",
+        "_queue_before",
+        "_queues",
+        "_rate_before",
+        "_rate_looked",
         "_received",
+        "_seen_at",
         "_sent",
-        "_sent_at",
-        "_trip",
-        "_trip_min",
-        "_trip_min_before",
-        "_trip_min_until",
+        "_signs",
+        "_trips",
         "ceiling",
+        "limit",
+        "queue",
         "rate",
     )
 
@@ -82,14 +175,28 @@ class RateEstimator:
         self.ceiling = RATE_UNLIMITED
         self.rate = RATE_UNLIMITED
         """bytes/s."""
-        self._trip: int | None = None
-        """The shortest round trip of the interval: jitter is no queue."""
-        self._trip_min: int | None = None
-        self._trip_min_before: int | None = None
-        self._trip_min_until = 0
-        self._sent_at = self._at = 0
-        self._sent = self._frames = self._received = 0
-        self._queued = 0
+        self.queue = 0
+        """µs that what we send waits on the way."""
+        self.limit = Limit.APPLICATION
+        self._trips, self._delays = _Floor(), _Floor()
+        self._queues: deque[int] = deque(maxlen=_REPLIES_MAX)
+        """Of the last replies."""
+        self._jitter = 0
+        """µs by which delays vary from one reply to the next."""
+        self._points: deque[_Point] = deque(maxlen=_REPLIES_MAX)
+        self._sent = self._received = 0
+        self._changed_at = 0
+        self._seen_at = 0
+        """When the way was seen without a queue."""
+        self._calm = 0
+        """Intervals in a row without a queue."""
+        self._rate_looked = 0
+        """To go back to after that; 0 = no need to."""
+        self._signs = 0
+        """Replies in a row that show too long a queue."""
+        self._cuts = 0
+        self._queue_before = self._rate_before = 0
+        """As of the first of `_cuts`."""
 
     def set_ceiling(self, ceiling: int) -> None:
         """Start again from a rate that the user or the peer gave, bytes/s."""
@@ -104,43 +211,112 @@ class RateEstimator:
         at the peer's time `at` that had received `received` of them. `trip` is the round-trip
         time, µs.
         """
-        self._note_trip(trip, sent_at)
-        if sent_at <= self._sent_at or at <= self._at or received < self._received:
-            return
-        if self._at and sent_at - self._sent_at < _INTERVAL:
-            return
-        if self._at:
+        self._note_delay(delay=at - sent_at, trip=trip, now=sent_at)
+        last = self._points[-1] if self._points else None
+        if last is None or received < self._received:
+            self._points.clear()
+            self._points.append(_Point(sent_at, frames, at, frames))
+        elif sent_at - last.sent_at >= _INTERVAL and at > last.at:
             # As frames, which the rate is about: of small datagrams most is overhead.
-            pushed = frames - self._frames
+            pushed = frames - last.frames
             delivered = (received - self._received) * pushed // max(sent - self._sent, 1)
-            self._adjust(
-                pushed=pushed * SECOND // (sent_at - self._sent_at),
-                delivered=delivered * SECOND // (at - self._at),
-            )
-        self._sent_at, self._sent, self._frames = sent_at, sent, frames
-        self._at, self._received = at, received
-        self._trip = None
+            self._points.append(_Point(sent_at, frames, at, last.delivered + delivered))
+            if sent_at > self._changed_at:
+                self._adjust(now=sent_at + trip)
+        else:
+            return
+        self._sent, self._received = sent, received
 
-    def _note_trip(self, trip: int, now: int) -> None:
-        """Keep the shortest round trip of the last ten to twenty seconds."""
-        if now >= self._trip_min_until:
-            self._trip_min_before, self._trip_min = self._trip_min, None
-            self._trip_min_until = now + _TRIP_MEMORY
-        self._trip_min = trip if self._trip_min is None else min(self._trip_min, trip)
-        self._trip = trip if self._trip is None else min(self._trip, trip)
+    def _note_delay(self, *, delay: int, trip: int, now: int) -> None:
+        """How long this reply's request has queued.
 
-    def _queue(self) -> int:
-        """µs by which round trips are longer than the shortest of late."""
-        shortest = [trip for trip in (self._trip_min, self._trip_min_before) if trip is not None]
-        return (self._trip or 0) - min(shortest, default=0)
+        The delay one way alone would mistake a step of a clock for a queue, and a round trip alone
+        a queue of the peer's.
+        """
+        queue = min(delay - self._delays.add(delay, now), trip - self._trips.add(trip, now))
+        queues = self._queues
+        queues.append(queue)
+        if len(queues) >= 3:
+            # A queue that grows or shrinks is no jitter.
+            bend = abs(queues[-2] - (queues[-1] + queues[-3]) // 2)
+            if len(queues) == _REPLIES_MAX:
+                bend = min(bend, 4 * self._jitter + 1000)  # A single step is none either.
+            self._jitter += (bend - self._jitter) // min(8, len(queues) - 2)
+        # The more delays vary, the more of them it takes to tell.
+        count = min(1 + self._jitter // 2000, _REPLIES_MAX)
+        if len(queues) < max(3, count):
+            self.queue = 0
+        else:
+            self.queue = max(0, min(list(queues)[-count:]) - self._jitter // 2)
 
-    def _adjust(self, *, pushed: int, delivered: int) -> None:
-        queue = self._queue()
-        too_much = queue > QUEUE_MAX and pushed > delivered + delivered // 16
-        self._queued = self._queued + 1 if too_much else 0
-        if self._queued >= 2:  # One long delay may be a hiccup of either host.
-            self._queued = 0
-            self.rate = min(self.rate, max(delivered * 17 // 20, _RATE_MIN))
-        elif queue <= QUEUE_MAX and delivered > self.rate * 7 // 10:
-            self.rate += self.rate // (4 if queue < _QUEUE_LOW else 20)
-        self.rate = min(self.rate, self.ceiling)
+    def _rates(self) -> tuple[int, int]:
+        """bytes/s that were sent and arrived of late."""
+        count = 3 + self._jitter // 500
+        first, last = self._points[-min(count, len(self._points))], self._points[-1]
+        pushed = (last.frames - first.frames) * SECOND // (last.sent_at - first.sent_at)
+        delivered = (last.delivered - first.delivered) * SECOND // (last.at - first.at)
+        return pushed, delivered
+
+    def _adjust(self, *, now: int) -> None:
+        if self._rate_looked:
+            self._set(self._rate_looked, now)
+            self._rate_looked = 0
+            return
+        pushed, delivered = self._rates()
+        if self.queue <= _NO_QUEUE:
+            self._seen_at = now
+        is_used = pushed * 8 >= self.rate * 7
+        is_queued = self.queue > QUEUE_MAX + 2 * self._jitter
+        if is_queued and (is_used or pushed > delivered + delivered // 16):
+            self._shrink(pushed, delivered, now)
+            self.limit = Limit.QUEUE
+        elif is_used:
+            self._cuts = self._signs = 0
+            self._follow(pushed, delivered, now)
+        else:
+            self._cuts = self._signs = self._calm = 0
+            self.limit = Limit.APPLICATION
+
+    def _shrink(self, pushed: int, delivered: int, now: int) -> None:
+        """There is too much under way: send less than arrives, for as long as that helps."""
+        self._calm = 0
+        self._signs += 1
+        # One long delay may be a hiccup of either host; where delays vary much, some more may.
+        if self._signs <= self._jitter // 2000 + (self.queue < 3 * QUEUE_MAX):
+            return
+        self._cuts += 1
+        if self._cuts == 1:
+            self._queue_before, self._rate_before = self.queue, self.rate
+        if self._cuts > _FUTILE:
+            is_futile = self.queue > self._queue_before * 3 // 4
+            if is_futile and pushed < delivered + delivered // 16:
+                self._delays.forget()
+                self._trips.forget()
+                self._cuts = 0
+                self._set(self._rate_before, now)
+                return
+            self._cuts = 1
+            self._queue_before, self._rate_before = self.queue, self.rate
+        less = delivered * (self.queue - QUEUE_GOAL) // (_DRAIN + 4 * self._jitter)
+        self._set(delivered - min(less, delivered // _CUT_MOST), now)
+
+    def _follow(self, pushed: int, delivered: int, now: int) -> None:
+        """The path is in full use: keep it so, and see whether it carries more."""
+        if self.queue >= QUEUE_GOAL + self._jitter:
+            self._calm = 0
+            self.limit = Limit.QUEUE
+            less = delivered * (self.queue - QUEUE_GOAL) // _DRAIN
+            self._set(min(self.rate, delivered - less), now)
+        else:
+            self._calm += 1
+            faster = 1 + min(self._calm, _FASTER_AFTER * 4) // _FASTER_AFTER
+            more = self.rate * max(0, QUEUE_GOAL - self.queue) * faster // _DRAIN
+            self._set(self.rate + more, now)
+            self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
+        if now - self._seen_at > _LOOK_AFTER and self._jitter < QUEUE_GOAL:
+            self._seen_at, self._rate_looked = now, self.rate
+            self._set(self.rate * 3 // 4, now)
+
+    def _set(self, rate: int, now: int) -> None:
+        self.rate = min(max(rate, _RATE_MIN), self.ceiling)
+        self._changed_at = now

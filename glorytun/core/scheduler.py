@@ -1,33 +1,91 @@
-"""Which path takes the next packets: the one on which they arrive first.
+"""Which path takes the next packets: of those that are free, the one on which they arrive first.
 
-Among the paths in use, each delivers a packet after what it has to send already, at its rate, and
-then half a round trip. So paths fill in proportion to their rates, and what is sent while all are
-free takes the fastest. Paths are tried in groups: those that run, else what is better than
-nothing.
+A path is free while what it has to send already takes no longer than a burst. So paths fill in
+proportion to their rates, and what is sent while all are free takes the fastest. Paths are tried
+in groups: those that run, without those that are suspected not to, else what is better than
+nothing. Of those that cost something only as many are tried as the cheaper ones are full.
+
+A path whose mode is redundant has no packets of its own while another path works, but copies.
 """
 
 from collections.abc import Iterable
 
 from glorytun.core.path import Path
 from glorytun.core.rate import RATE_UNLIMITED
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathMode
 from glorytun.core.status import Condition
+
+# What this implementation chose.
+
+PATIENCE = SECOND // 4
+"""µs that packets may be later on a path that carries as much as all faster ones together. Less is
+worth less: TCP takes what comes so late for lost, and slows down for all paths."""
+PATIENCE_MIN = 5_000
+"""µs: as much is no more than delays vary."""
+PATIENCE_BACK = 4, 5
+"""A path that was left out comes back at this share of it."""
+
+
+def left_out(paths: Iterable[Path]) -> dict[Path, int]:
+    """Those of the paths that work which cost more than they bring: by how much each is later, µs.
+
+    They would carry little, and what they carry would come much later than on the others.
+    """
+    found: dict[Path, int] = {}
+    taken = 0
+    first: int | None = None
+    for path in sorted(paths, key=lambda path: path.delay.mean):
+        first = path.delay.mean if first is None else first
+        later = path.delay.mean - first
+        patience = max(PATIENCE_MIN, PATIENCE * path.shaper.rate // max(taken, 1))
+        if path.is_left_out:
+            patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
+        if taken and later > patience:
+            found[path] = later
+        else:
+            taken += path.shaper.rate
+    return found
 
 
 class Scheduler:
     """Chooses among the paths of a tunnel. `refresh` whenever one of their conditions changed."""
 
-    __slots__ = ("_paths", "_usable")
+    __slots__ = ("_copying", "_paths", "_tiers", "_usable")
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
         self._usable: list[Path] = []
+        """Without those that cost more, while these suffice."""
+        self._tiers: list[list[Path]] = []
+        """By what they cost, cheap ones first; empty when all cost the same."""
+        self._copying: list[Path] = []
+        """For copies of all packets."""
 
     def refresh(self, paths: Iterable[Path], now: int) -> None:
         """Look anew at which paths are to be used."""
         self._paths = list(paths)
         running = [path for path in self._paths if path.condition == Condition.RUNNING]
-        self._usable = running or self._last_resort(now)
+        sure = [path for path in running if not path.is_suspect]
+        self._copying = [path for path in sure if path.settings.mode is PathMode.REDUNDANT]
+        own = [path for path in sure if path.settings.mode is not PathMode.REDUNDANT]
+        self._usable = own or sure or running or self._last_resort(now)
+        costs = sorted({path.settings.cost for path in self._usable})
+        self._tiers = [
+            [path for path in self._usable if path.settings.cost == cost] for cost in costs
+        ]
+        if len(costs) == 1:
+            self._tiers = []
+        self._open(now)
+
+    def _open(self, now: int) -> None:
+        """Let dearer paths be used when all that cost less are full, and no longer."""
+        if not self._tiers:
+            return
+        self._usable = []
+        for tier in self._tiers:
+            self._usable += tier
+            if not all(path.shaper.is_full(now) for path in tier if path.size_max):
+                break
 
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]
@@ -35,30 +93,50 @@ class Scheduler:
         return lossy or candidates
 
     def ready_at(self, now: int) -> int | None:
-        """From when on a packet may be sent; None while there is no path for it.
-
-        It may be worth to wait for a fast path while a slow one is free.
-        """
-        path = self.pick(size=0, now=now)
-        return None if path is None else path.shaper.ready_at()
+        """From when on a packet may be sent; None while there is no path for it."""
+        self._open(now)
+        times = [path.shaper.ready_at() for path in self._usable if path.size_max]
+        return min(times, default=None)
 
     def pick(self, *, size: int, now: int) -> Path | None:
         """The path for datagrams of up to `size` bytes; None when they fit none.
 
-        Call `ready_at` first: it is not looked at here whether the path has credit.
+        Where none is free that they fit, the one that is first.
         """
         usable = self._usable
         if len(usable) == 1:
             return usable[0] if size <= usable[0].size_max else None
         best: Path | None = None
-        best_at = 0
+        best_at = (0, 0, 0)
         for path in usable:
             if size > path.size_max:
                 continue
-            at = path.arrival(size=size or path.size_max, now=now)
+            wait = max(0, path.shaper.ready_at() - now)
+            at = (wait, path.settings.cost, path.arrival(size=size, now=now))
             if best is None or at < best_at:
                 best, best_at = path, at
         return best
+
+    @property
+    def copies_all(self) -> bool:
+        """Whether there are paths for copies of all packets."""
+        return bool(self._copying)
+
+    def pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
+        """Where to send another copy of datagrams of up to `size` bytes that leave on `path`.
+
+        For those that are marked to go twice any path will do; for others one whose mode that is,
+        if it is free.
+        """
+        others = [*self._copying, *(self._usable if is_marked else ())]
+        at = [
+            (other.arrival(size=size, now=now), index)
+            for index, other in enumerate(others)
+            if other is not path
+            and size <= other.size_max
+            and (is_marked or other.shaper.ready_at() <= now)
+        ]
+        return others[min(at)[1]] if at else None
 
     def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
         """How many of `count` datagrams of up to `size` bytes leave together on the path picked.
@@ -74,7 +152,7 @@ class Scheduler:
             others = [
                 other.arrival(size=size, now=now)
                 for other in self._usable
-                if other is not path and size <= other.size_max
+                if other is not path and size <= other.size_max and other.shaper.ready_at() <= now
             ]
             most = min(most, 1 + (min(others, default=arrival + SECOND) - arrival) // cost)
         return max(1, min(count, most))

@@ -28,6 +28,18 @@ class PathState(IntEnum):
     UP = 3
 
 
+class PathMode(StrEnum):
+    """What a path is for."""
+
+    BULK = "bulk"
+    REDUNDANT = "redundant"
+    """It carries copies of what goes over others."""
+
+
+NO_CLASS = 255
+"""No traffic class: of one the last two bits, which are ECN's, are 0."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Of a tunnel as a whole; times in µs."""
@@ -41,6 +53,8 @@ class Settings:
     """How far the peer's clock may be from ours."""
     keepalive: int = 25 * SECOND
     """Interval between a client's control messages on an idle path."""
+    redundant: int = NO_CLASS
+    """The traffic class (DSCP << 2) of packets that are sent on two paths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +66,7 @@ class SettingsChange:
     keepalive: int | None = None
     traffic_class: int | None = None
     """The byte of the IP header (DSCP << 2), for the sockets; the core doesn't use it."""
+    redundant: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +84,11 @@ class PathSettings:
     """µs between a client's control messages."""
     loss_limit: int = 255
     """Share of lost datagrams, of 255, above which the path is not used; 255 = no limit."""
+    mode: PathMode = PathMode.BULK
+    cost: int = 0
+    """A path is used as far as those that cost less don't suffice."""
+    preference: int = 0
+    """Of backups those with the lowest are used first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +101,6 @@ class PathChange:
     fixed_rate: bool | None = None
     beat: int | None = None
     loss_limit: int | None = None
+    mode: PathMode | None = None
+    cost: int | None = None
+    preference: int | None = None

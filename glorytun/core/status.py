@@ -110,5 +110,7 @@ class TunnelStatus:
     sent_total: int
     received_bytes: int
     received_total: int
+    copies_total: int
+    """Datagrams of which another copy had come before."""
     unsent_total: int
     """Inner packets that were dropped because they fit no path."""

@@ -19,10 +19,12 @@ from glorytun.core.batch import Batch, Buffer
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange, Session
+from glorytun.core.marked import first_alike
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
 from glorytun.core.paths import PATHS_MAX, Paths
 from glorytun.core.settings import (
+    NO_CLASS,
     SECOND,
     PathChange,
     PathSettings,
@@ -94,6 +96,11 @@ class Tunnel:
         self._sent_bytes = self._sent_total = 0
         self._received_bytes = self._received_total = 0
         self._unsent_total = 0
+        self._redundant = NO_CLASS
+        """The traffic class of packets that are sent on two paths."""
+        self._copies_total = 0
+        self._copies: list[int] = []
+        """The sizes of the datagrams just received whose other copy came before."""
 
     # What a driver takes out.
 
@@ -132,6 +139,9 @@ class Tunnel:
         were dropped, since they fit no path, or it had not come.
         """
         session = self._exchange.sending
+        is_marked = False
+        if self._redundant != NO_CLASS:
+            packets, is_marked = first_alike(packets, self._redundant)
         size = packets.size + OVERHEAD
         path = self._paths.scheduler.pick(size=size, now=now)
         if session is None or path is None:
@@ -147,12 +157,26 @@ class Tunnel:
             return None
         total = datagrams.total()
         path.count_sent(size=total, count=datagrams.count, now=now)
+        copy_path = None
+        if is_marked or self._paths.scheduler.copies_all:
+            copy_path = self._copy(path, datagrams, is_marked=is_marked, now=now)
         self._sent_total += datagrams.count
         self._sent_bytes += total - datagrams.count * OVERHEAD
         if not self._client and self._is_idle(now):
             self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
-        return Outgoing(path.id, datagrams)
+        return Outgoing(path.id, datagrams, copy_path)
+
+    def _copy(self, path: Path, datagrams: Batch, *, is_marked: bool, now: int) -> PathId | None:
+        """Where datagrams go too, besides their path; the peer drops the later of the two."""
+        if not self._conversation.takes_copies:
+            return None
+        size = datagrams.size
+        other = self._paths.scheduler.pick_copy(path, size=size, is_marked=is_marked, now=now)
+        if other is None:
+            return None
+        other.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
+        return other.id
 
     def on_unsent(self, path_id: PathId, datagrams: Batch) -> None:
         """The host had no room for what `send` returned last: no loss of the path's."""
@@ -203,6 +227,8 @@ class Tunnel:
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         good = self._open(datagrams, path_id.remote, now)
         path = self._paths.get(path_id)
+        if self._copies:
+            self._count_copies(path, now)
         if datagrams.last == OVERHEAD + len(MARK) and good[-1]:
             good[-1] = False
             self._heard_mark(path, now)
@@ -244,6 +270,14 @@ class Tunnel:
         path.count_received(size=size, count=count, now=now)
         self._paths.note_heard(path, now)
 
+    def _count_copies(self, path: Path | None, now: int) -> None:
+        """They are no loss of their path, and a sign that it works."""
+        count, size = len(self._copies), sum(self._copies)
+        self._copies.clear()
+        self._copies_total += count
+        if path is not None:
+            self._count_received(path, size=size, count=count, now=now)
+
     def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
         if len(self._plain) < len(datagrams.buffer):
@@ -259,7 +293,7 @@ class Tunnel:
         for index, is_open in enumerate(good):
             session = likeliest if is_open else self._open_row(datagrams.run(index, 1))
             time = unwrap_time(pull_time(datagrams.buffer, at), now=now)
-            good[index] = self._accept(session, time, source, now)
+            good[index] = self._accept(session, time, source, now, size=datagrams.row_size(index))
             at += datagrams.stride
         return good
 
@@ -281,7 +315,9 @@ class Tunnel:
         self._note_opened(session, now)
         return True
 
-    def _accept(self, session: Session | None, time: int, source: Endpoint, now: int) -> bool:
+    def _accept(
+        self, session: Session | None, time: int, source: Endpoint, now: int, *, size: int
+    ) -> bool:
         """Whether data that opened with `session` is to be delivered."""
         if session is None:
             # No event: while keys change or after a restart this is what one expects.
@@ -290,6 +326,9 @@ class Tunnel:
         if not self._conversation.is_timely(time, source, now):
             return False
         if not session.window.accept(time):
+            if self._conversation.expects_copies:
+                self._copies.append(size)
+                return False
             self._outbox.drop(BadKind.REPLAY, source, now)
             return False
         self._note_opened(session, now)
@@ -351,6 +390,11 @@ class Tunnel:
         while due := self._due(now):
             for path in due:
                 self._beat(path, now)
+        for path in self._paths:
+            overdue_at = path.overdue_at
+            if path.works and not path.urged_at and overdue_at is not None and now >= overdue_at:
+                path.urged_at = now
+                self._conversation.send_request(path, now)
 
     def _due(self, now: int) -> list[Path]:
         """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
@@ -366,7 +410,7 @@ class Tunnel:
 
     def _request_at(self, path: Path, *, idle: bool) -> int | None:
         """When the next request leaves on a path; None: never, it is down and the peer knows."""
-        is_down = path.settings.state == PathState.DOWN
+        is_down = path.state == PathState.DOWN
         if is_down and (path.answered or path.unanswered >= UNANSWERED_MAX):
             return None
         keepalive = self.settings.keepalive
@@ -375,6 +419,7 @@ class Tunnel:
     def _beat(self, path: Path, now: int) -> None:
         """A plain request, and a probe of the MTU beside it when there is one to make."""
         path.unanswered += 1
+        path.waits_since = path.waits_since or now
         probes = self._probes(path, now)
         path.requested_at = now
         self._conversation.send_request(path, now)
@@ -384,7 +429,7 @@ class Tunnel:
     def _probes(self, path: Path, now: int) -> tuple[int, ...]:
         """The sizes to probe on a path; one that was probed enough is given up."""
         search = path.search
-        if search is None or not path.answered or path.settings.state == PathState.DOWN:
+        if search is None or not path.answered or path.state == PathState.DOWN:
             return ()
         if search.probe and search.is_too_big():
             search.on_too_big(now)
@@ -405,6 +450,7 @@ class Tunnel:
         self._judge(now)
 
     def _judge(self, now: int) -> None:
+        self._redundant = self._conversation.redundant
         self._paths.judge(now)
         self._reschedule(now)
 
@@ -440,6 +486,16 @@ class Tunnel:
         self._apply(path, change)
         self._judge(now)
 
+    def set_spent(self, path_id: PathId, *, is_spent: bool, now: int) -> None:
+        """The client's: the quota of a path is used up, or begins anew."""
+        path = self._paths.get(path_id)
+        if path is None or path.is_spent == is_spent:
+            return
+        path.is_spent = is_spent
+        path.start_anew(self._conversation.sent_time)
+        path.request_now()
+        self._judge(now)
+
     def remove_path(self, path_id: PathId, reason: str, now: int) -> None:
         """The client's: end a path, and tell the peer if it still can be told."""
         path = self._paths.get(path_id)
@@ -450,7 +506,7 @@ class Tunnel:
 
     def _pin(self, path: Path, change: PathChange) -> None:
         """A server decides on its own sending rate only; the rest is the client's."""
-        for name in ("state", "beat", "loss_limit", "rate_rx"):
+        for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
             if getattr(change, name) is not None:
                 raise TunnelError(
                     f"a server follows its client: {name} can't be set here",
@@ -479,13 +535,14 @@ class Tunnel:
             kxtimeout=change.kxtimeout or old.kxtimeout,
             timetolerance=change.timetolerance or old.timetolerance,
             keepalive=change.keepalive or old.keepalive,
+            redundant=old.redundant if change.redundant is None else change.redundant,
         )
         self._timeout_at = now
 
     def close(self, now: int) -> None:
         """Tell the peer on every path that we stop; send what `next_datagrams` has, then end."""
         for path in self._paths:
-            if path.settings.state != PathState.DOWN:
+            if path.state != PathState.DOWN:
                 self._conversation.send_farewells(path, now)
 
     # What it says of itself.
@@ -506,6 +563,7 @@ class Tunnel:
             sent_total=self._sent_total,
             received_bytes=self._received_bytes,
             received_total=self._received_total,
+            copies_total=self._copies_total,
             unsent_total=self._unsent_total,
         )
 

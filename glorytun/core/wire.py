@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from glorytun.core.address import Endpoint
 from glorytun.core.batch import Batch
+from glorytun.core.settings import NO_CLASS, PathMode
 
 # What the protocol says.
 
@@ -57,6 +58,21 @@ class Capability(IntFlag):
 _EXTENSION_CAPABILITIES = 1
 _EXTENSION_SOFTWARE = 2
 _EXTENSION_CONFIRM = 3
+_EXTENSION_WISHES = 4
+_WISHES = struct.Struct("<BBBI")
+_MODES = tuple(PathMode)
+"""By their numbers there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """Extension type 4: more of what a client's user wants of a path, and of the tunnel."""
+
+    mode: PathMode = PathMode.BULK
+    redundant: int = NO_CLASS
+    """The traffic class of packets that are sent on two paths."""
+    preference: int = 0
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +83,7 @@ class Extensions:
     software: str = ""
     confirm: bytes = b""
     """The first 8 bytes of BLAKE2b-256 of the public key that the sender knows as its peer's."""
+    wishes: Wishes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +246,7 @@ def _push_extensions(extensions: Extensions, room: int) -> bytes:
     values = (
         (_EXTENSION_CAPABILITIES, b"" if known is None else bytes([known])),
         (_EXTENSION_CONFIRM, extensions.confirm),
+        (_EXTENSION_WISHES, _push_wishes(extensions.wishes)),
         (_EXTENSION_SOFTWARE, extensions.software.encode()[:SOFTWARE_MAX]),
     )
     block = b""
@@ -238,10 +256,28 @@ def _push_extensions(extensions: Extensions, room: int) -> bytes:
     return block
 
 
+def _push_wishes(wishes: Wishes | None) -> bytes:
+    if wishes is None:
+        return b""
+    mode = _MODES.index(wishes.mode)
+    return _WISHES.pack(mode, wishes.redundant, wishes.preference, wishes.cost)
+
+
+def _pull_wishes(value: bytes) -> Wishes | None:
+    """Those of a newer version may be longer; a mode that we don't know is none."""
+    if len(value) < _WISHES.size:
+        return None
+    mode, redundant, preference, cost = _WISHES.unpack_from(value)
+    if mode >= len(_MODES):
+        return None
+    return Wishes(mode=_MODES[mode], redundant=redundant, preference=preference, cost=cost)
+
+
 def _pull_extensions(block: bytes) -> Extensions:
     """Unknown types are skipped; a value that runs over the end ends the block."""
     capabilities: Capability | None = None
     software, confirm = "", b""
+    wishes: Wishes | None = None
     at = 0
     while at + 2 <= len(block) and block[at]:
         kind, length = block[at], block[at + 1]
@@ -255,8 +291,10 @@ def _pull_extensions(block: bytes) -> Extensions:
             software = _printable(value[:SOFTWARE_MAX].decode(errors="replace"))
         elif kind == _EXTENSION_CONFIRM:
             confirm = value[:8]
+        elif kind == _EXTENSION_WISHES:
+            wishes = _pull_wishes(value)
         at += 2 + length
-    return Extensions(capabilities=capabilities, software=software, confirm=confirm)
+    return Extensions(capabilities=capabilities, software=software, confirm=confirm, wishes=wishes)
 
 
 def _printable(text: str) -> str:

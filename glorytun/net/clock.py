@@ -1,7 +1,7 @@
 """The only reader of clocks and of the kernel's entropy."""
 
 import os
-from time import CLOCK_BOOTTIME, CLOCK_REALTIME, clock_gettime_ns, monotonic_ns
+from time import CLOCK_BOOTTIME, CLOCK_REALTIME, clock_gettime_ns, localtime, monotonic_ns
 
 _STEP = 1_000_000
 """µs by which the system clock must be ahead before it is followed."""
@@ -43,6 +43,10 @@ class Clock:
             self._check_at = boot + _CHECK_INTERVAL
             self.check_step()
         return boot + self._offset
+
+    def today(self) -> tuple[int, int, int]:
+        """Year, month and day, local."""
+        return localtime(self.now() / 1e6)[:3]
 
     def check_step(self) -> int:
         """Follow the system clock if it was stepped forward.

@@ -94,8 +94,8 @@ class Pump:
 
     def flush(self) -> None:
         """Send what the tunnel has to say by itself."""
-        for path, datagrams in self._tunnel.next_datagrams():
-            self._send(path, datagrams)
+        for outgoing in self._tunnel.next_datagrams():
+            self._send(*outgoing)
 
     def _wait(self, now: int, until: int | None) -> int | None:
         send_at = self._send_at if self._is_paused else None
@@ -186,7 +186,9 @@ class Pump:
                 self._loop.add_reader(self._tun.fileno(), self._on_tun)
         return paused
 
-    def _send(self, path: PathId, datagrams: Batch) -> None:
+    def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:
+        if copy_path is not None:
+            self._send(copy_path, datagrams)
         failure = self._udp.send(path, datagrams)
         if failure == errno.EMSGSIZE:
             self._tunnel.on_too_big(path, datagrams.size, self._clock.now())

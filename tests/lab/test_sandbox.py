@@ -53,8 +53,12 @@ def test_it_reads_nothing_of_others(inside: dict[str, Any]) -> None:
     assert inside["processes"] == []
 
 
-def test_it_writes_to_its_runtime_directory_alone(inside: dict[str, Any]) -> None:
-    assert [path for path in inside["writable"] if not path.endswith(".sock")] == ["/run/glorytun"]
+def test_it_writes_to_its_own_directories_alone(inside: dict[str, Any]) -> None:
+    """Control sockets, and what links with a quota have carried."""
+    assert [path for path in inside["writable"] if not path.endswith(".sock")] == [
+        "/run/glorytun",
+        "/var/lib/glorytun-usage",
+    ]
 
 
 def test_it_opens_no_raw_socket(inside: dict[str, Any]) -> None:

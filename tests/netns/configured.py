@@ -33,6 +33,7 @@ class Configured(Tunnel):
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._notified.bind(str(self.directory / "notify"))
         self.env["NOTIFY_SOCKET"] = str(self.directory / "notify")
+        self.env["GLORYTUN_TEST_USAGE"] = str(self.directory)
         self._said: list[str] = []
 
     def configure(self, *paths: str, tunnel: str = "") -> None:
@@ -74,6 +75,13 @@ class Configured(Tunnel):
         found = json.loads(self.command("path", "json"))["paths"]
         [path] = [path for path in found if path["local"] == local]
         return {"state": path["state"], **path["settings"]}
+
+    def quota(self, local: str) -> dict[str, int]:
+        """What is used of it on the path from an address."""
+        found = json.loads(self.command("path", "json"))["paths"]
+        [quota] = [path["quota"] for path in found if path["local"] == local]
+        assert isinstance(quota, dict)
+        return quota
 
     def locals(self) -> list[str]:
         """The local addresses of all paths."""

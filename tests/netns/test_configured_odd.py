@@ -151,3 +151,33 @@ def test_more_links_than_paths(lab: Lab, tunnels: Tunnels) -> None:
     pair.ping()
     refused = [line for line in pair.client.logged().splitlines() if "no more may be" in line]
     assert len(refused) == len(set(refused))
+
+
+def test_a_link_with_a_quota(lab: Lab, tunnels: Tunnels) -> None:
+    """Both sides leave it alone once that is used up, after a restart too, until there is more."""
+    topology = home(lab)
+    rate = "Rate=fixed\nRateTx=20mbit"
+    pair = start(tunnels, topology, f"Local=link1\n{rate}", f"Local=link2\n{rate}\nQuota=300kB")
+    pair.wait_running(2)
+    pair.transfer(size=3_000_000)
+
+    def is_down() -> bool:
+        return [path.local for path in pair.client.paths() if path.condition == "down"] == [SECOND]
+
+    wait_for(is_down, timeout=4, what="the quota's end")
+    assert "link2 has used up its quota" in pair.client.logged()
+    used = pair.client.quota(SECOND)["used"]
+    assert used > 300_000
+    link = topology.links[1]
+    before = link.carried()
+    for up in (True, False):
+        pair.transfer(size=1_000_000, up=up)
+    assert link.carried() - before < 10_000
+    pair.client.stop()
+    pair.client.notifications()  # With what was to be kept, which nobody keeps here.
+    pair.client.start()
+    pair.wait_running(1)
+    wait_for(is_down, timeout=4, what="it to be remembered")
+    assert pair.client.quota(SECOND)["used"] >= used
+    pair.client.reconfigure(f"Local=link1\n{rate}", f"Local=link2\n{rate}\nQuota=1G")
+    pair.wait_running(2)

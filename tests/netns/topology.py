@@ -282,6 +282,12 @@ def direct(lab: Lab, *, links: int = 1) -> Topology:
     """Client and server with as many links between them."""
     client, server = lab.host("client"), lab.host("server")
     joined = [lab.link(client, server, number) for number in range(1, links + 1)]
+    route_by_source(client, links)
+    return Topology(client=client, server=server, links=joined, server_link=1)
+
+
+def route_by_source(client: Host, links: int) -> None:
+    """Let what the client sends from its address on a link take that link."""
     for number in range(2, links + 1):
         for family in FAMILIES:
             source, gateway = (address(family, number, end) for end in (CLIENT, SERVER))
@@ -290,7 +296,6 @@ def direct(lab: Lab, *, links: int = 1) -> Topology:
                 f"route add default via {gateway} dev link{number} table {number}",
                 family=family,
             )
-    return Topology(client=client, server=server, links=joined, server_link=1)
 
 
 def routed(lab: Lab, *, mtu: int = 1500) -> Topology:

@@ -13,11 +13,10 @@ from glorytun.config import (
     LOWEST_RATE,
     LocalKind,
     PathConfig,
-    PathMode,
     TunnelConfig,
 )
 from glorytun.configfile import MOST_BYTES, Configuration, option_values, parse
-from glorytun.core.settings import SECOND, CipherChoice, PathSettings, PathState
+from glorytun.core.settings import NO_CLASS, SECOND, CipherChoice, PathMode, PathSettings, PathState
 from glorytun.errors import ConfigError
 from glorytun.options import SECTIONS
 
@@ -91,6 +90,9 @@ SETTINGS = st.builds(
     rate_rx=RATES,
     beat=times(SECOND // 100, 10 * SECOND),
     loss_limit=st.integers(0, 255),
+    mode=st.sampled_from(PathMode),
+    cost=st.integers(0, 10**6),
+    preference=st.integers(0, 127),
 )
 
 
@@ -107,6 +109,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
         timetolerance=draw(times(SECOND, 86400 * SECOND)),
         keepalive=draw(times(SECOND, 50 * SECOND)),
         traffic_class=draw(st.sampled_from([0, 32, 40, 152, 184, 192])),
+        redundant=draw(st.sampled_from([0, 32, 184, NO_CLASS])),
         firewall_mark=draw(st.integers(0, 2**32 - 1)),
         reorder=draw(st.sampled_from(["off", "auto", "1ms", "50ms", "1s"])),
     )
@@ -127,9 +130,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
             else LocalKind.INTERFACE,
             peer=draw(HOSTS),
             settings=draw(SETTINGS),
-            preference=draw(st.integers(0, 127)),
-            mode=draw(st.sampled_from(PathMode)),
-            cost=draw(st.integers(0, 10**6)),
+            quota_day=draw(st.integers(1, 31)),
             quota=draw(st.integers(0, 2**60) | st.integers(0, 999).map(lambda n: n * 10**9)),
         )
         for local in locals_

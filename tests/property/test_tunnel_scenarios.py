@@ -245,6 +245,24 @@ def test_backup_is_used_only_when_needed() -> None:
     assert simulation.client.conditions() == ["running", "waiting"]
 
 
+def test_backups_are_used_by_preference() -> None:
+    """The best that works alone, on both sides."""
+    simulation = started(Wire(), Wire(), Wire())
+    simulation.set_path(1, state=PathState.BACKUP, preference=2)
+    simulation.set_path(2, state=PathState.BACKUP, preference=1)
+    client, server = simulation.client, simulation.server
+    for cut, used in ((None, 0), (0, 2), (2, 1)):
+        if cut is not None:
+            simulation.wires[cut].cut = True
+        for side in (client, server):
+            simulation.stream(side, count=100, interval=20 * MILLISECOND)
+            before = [path.tx.bytes for path in side.paths()]
+            simulation.stream(side, count=50, interval=MILLISECOND, size=1000)
+            sent = [path.tx.bytes - start for path, start in zip(side.paths(), before, strict=True)]
+            assert max(range(3), key=sent.__getitem__) == used
+            assert sorted(sent)[1] < 10_000 < sorted(sent)[2]
+
+
 def test_path_set_down_and_up() -> None:
     """The peer is told of a path that is set down, and it works again when it is set up."""
     simulation = started(Wire(), Wire())
@@ -446,13 +464,13 @@ def test_small_packets_pass_while_the_mtu_is_found_again(delay: int) -> None:
 
 
 def test_slow_path_beside_a_fast_one() -> None:
-    """A path that is slower than another by more than a second works all the same."""
+    """A path that is slower than another by more than a second works, and is left alone."""
     simulation = Simulation(Wire(), Wire(delay=1500 * MILLISECOND))
     simulation.up()
     simulation.run(5 * SECOND)
     simulation.stream(simulation.client, count=1000, interval=10 * MILLISECOND)
-    assert simulation.client.conditions() == ["running", "running"]
-    assert simulation.server.conditions() == ["running", "running"]
+    assert simulation.client.conditions() == ["running", "waiting"]
+    assert simulation.server.conditions() == ["running", "waiting"]
 
 
 def test_outage_is_no_loss() -> None:

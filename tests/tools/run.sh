@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|demo|bench|bench-paths|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -133,6 +133,10 @@ bench)
     need_root "makes network namespaces"
     set_up bench
     exec "$venv/bin/python" -m tests.bench "$@" ;;
+bench-paths)
+    need_root "makes network namespaces"
+    set_up bench
+    exec "$venv/bin/python" -m tests.bench.paths "$@" ;;
 deb)
     need_root "unpacks a clean Debian"
     install_packages "$packages_deb"
@@ -146,6 +150,6 @@ format)
     "$venv/bin/ruff" check --fix
     exec "$venv/bin/ruff" format ;;
 *)
-    say "usage: run.sh test|lab|demo|bench|deb|lint|format [ARGUMENT...]"
+    say "usage: run.sh test|lab|demo|bench|bench-paths|deb|lint|format [ARGUMENT...]"
     exit 2 ;;
 esac

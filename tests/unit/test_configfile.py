@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glorytun.config import LocalKind, PathConfig, PathMode, TunnelConfig
+from glorytun.config import LocalKind, PathConfig, TunnelConfig
 from glorytun.configfile import (
     MOST_BYTES,
     Configuration,
@@ -17,7 +17,15 @@ from glorytun.configfile import (
     load,
     parse,
 )
-from glorytun.core.settings import SECOND, CipherChoice, PathSettings, PathState, Settings
+from glorytun.core.settings import (
+    NO_CLASS,
+    SECOND,
+    CipherChoice,
+    PathMode,
+    PathSettings,
+    PathState,
+    Settings,
+)
 from glorytun.errors import ConfigError
 from glorytun.options import SECTIONS, Option
 
@@ -54,10 +62,10 @@ class TestMeaning:
         configuration = read(
             "[Tunnel]\nBind=::\nPort=5001\nPeer=vpn.example.net\nPeerPort=5002\n"
             "KeyFile=/etc/keys/a b\nCipher=chacha\nKeyRotation=2h\nTimeTolerance=5min\n"
-            "KeepAlive=20s\nTrafficClass=EF\nFirewallMark=0x2A\nReorder=50ms\n"
+            "KeepAlive=20s\nTrafficClass=EF\nRedundant=AF41\nFirewallMark=0x2A\nReorder=50ms\n"
             "[Path]\nLocal=wwan*\nPeer=2001:db8::9\nState=backup\nRate=fixed\nRateTx=10mbit\n"
             "RateRx=50mbit\nBeat=200ms\nLossLimit=30%\nPreference=2\nMode=redundant\nCost=3\n"
-            "Quota=50G\n"
+            "Quota=50G\nQuotaDay=15\n"
         )
         assert configuration.tunnel == TunnelConfig(
             bind="::",
@@ -70,6 +78,7 @@ class TestMeaning:
             timetolerance=300 * SECOND,
             keepalive=20 * SECOND,
             traffic_class=184,
+            redundant=0x88,
             firewall_mark=42,
             reorder="50ms",
         )
@@ -85,11 +94,12 @@ class TestMeaning:
                     fixed_rate=True,
                     beat=SECOND // 5,
                     loss_limit=77,
+                    mode=PathMode.REDUNDANT,
+                    cost=3,
+                    preference=2,
                 ),
-                preference=2,
-                mode=PathMode.REDUNDANT,
-                cost=3,
                 quota=50 * 2**30,
+                quota_day=15,
             ),
         )
 
@@ -106,6 +116,7 @@ class TestMeaning:
             timetolerance=600 * SECOND,
             keepalive=25 * SECOND,
             traffic_class=192,
+            redundant=NO_CLASS,
             firewall_mark=0,
             reorder="off",
         )
@@ -374,19 +385,6 @@ class TestExcerpts:
         (
             "[Tunnel]\nReorder=auto\n",
             "tun0.conf:2:9: warning: Reorder= has no effect yet\n  Reorder=auto\n          ^",
-        ),
-        *(
-            (
-                on_path(f"{key}={value}\n"),
-                f"tun0.conf:5:{len(key) + 2}: warning: {key}= has no effect yet\n"
-                f"  {key}={value}\n  {' ' * len(key)} ^",
-            )
-            for key, value in (
-                ("Preference", "1"),
-                ("Mode", "redundant"),
-                ("Cost", "1"),
-                ("Quota", "1G"),
-            )
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glorytun.config import LocalKind, PathConfig, PathMode
+from glorytun.config import LocalKind, PathConfig
 from glorytun.core.address import Endpoint, PathId, format_address, is_v4, pack_address
 from glorytun.core.settings import PathSettings, PathState
 from glorytun.follow import Owner, wanted_paths
@@ -33,10 +33,8 @@ def section(
         kind=kind,
         peer=peer,
         settings=settings,
-        preference=0,
-        mode=PathMode.BULK,
-        cost=0,
         quota=0,
+        quota_day=1,
     )
 
 

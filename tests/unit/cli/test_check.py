@@ -93,6 +93,7 @@ class TestText:
             "  TimeTolerance=10min               default\n"
             "  KeepAlive=25s                     default\n"
             "  TrafficClass=CS6                  default\n"
+            "  Redundant=off                     default\n"
             "  FirewallMark=0x2a\n"
             "  Reorder=off                       default\n"
         )
@@ -262,12 +263,12 @@ class TestRefusals:
 
 class TestJson:
     def test_a_usable_file(self, directory: Path, key: Path) -> None:
-        path = write(directory, CLIENT + "Quota=1K\n")
+        path = write(directory, CLIENT.replace("\n[", "\nReorder=auto\n[", 1) + "Quota=1K\n")
         found = document("check", "tun0")
         assert found["file"] == str(path)
         assert (found["usable"], found["errors"]) == (True, [])
         assert found["warnings"] == [
-            {"line": 8, "column": 7, "message": "Quota= has no effect yet", "hint": ""}
+            {"line": 3, "column": 9, "message": "Reorder= has no effect yet", "hint": ""}
         ]
         assert found["tunnel"] == {
             "role": "client",
@@ -283,8 +284,9 @@ class TestJson:
             "timetolerance": 600,
             "keepalive": 25,
             "traffic_class": 192,
+            "redundant": "off",
             "firewall_mark": 0,
-            "reorder": "off",
+            "reorder": "auto",
         }
         assert found["paths"][0]["unused"] == {"lo": "it leads nowhere but to this host"}
         assert found["paths"][1] == {
@@ -305,6 +307,7 @@ class TestJson:
             "mode": "bulk",
             "cost": 0,
             "quota": 1024,
+            "quota_day": 1,
         }
 
     def test_a_wrong_file(self, directory: Path) -> None:

@@ -51,6 +51,7 @@ TUNNEL = TunnelStatus(
     sent_total=1000,
     received_bytes=7_654_321,
     received_total=6000,
+    copies_total=6,
     unsent_total=3,
 )
 

@@ -27,7 +27,14 @@ from glorytun.control.messages import (
     encode_error,
     encode_request,
 )
-from glorytun.core.settings import PathChange, PathState, Settings, SettingsChange
+from glorytun.core.settings import (
+    NO_CLASS,
+    PathChange,
+    PathMode,
+    PathState,
+    Settings,
+    SettingsChange,
+)
 from glorytun.errors import NoTunnelError, TunnelError
 from tests.unit.control.samples import BAD, DEGRADED, FACTS, RUNNING, TUNNEL
 
@@ -46,6 +53,9 @@ path_changes = st.builds(
     fixed_rate=st.none() | st.booleans(),
     beat=within(config.BEAT),
     loss_limit=within(config.LOSS_LIMIT),
+    mode=st.none() | st.sampled_from(PathMode),
+    cost=within(config.COST),
+    preference=within(config.PREFERENCE),
 )
 settings_changes = st.builds(
     SettingsChange,
@@ -53,6 +63,7 @@ settings_changes = st.builds(
     timetolerance=within(config.TIMETOLERANCE),
     keepalive=within(config.KEEPALIVE),
     traffic_class=within(config.TRAFFIC_CLASS),
+    redundant=st.none() | st.sampled_from([NO_CLASS, 0, 0x88, 0xB8]),
 )
 requests = st.one_of(
     st.sampled_from([Show(), Bad(), Paths()]),
@@ -136,6 +147,12 @@ def change(**values: object) -> bytes:
         (b'{"request":"set","change":{"kxtimeout":1e999}}', "kxtimeout must be from 1s to 168h"),
         (change(loss_limit=1.1), "loss_limit must be from 0% to 100%"),
         (b'{"request":"set","change":{"traffic_class":0.5}}', "traffic_class must be from 0"),
+        (change(mode="both"), "mode must be bulk or redundant"),
+        (change(mode=["bulk"]), "mode must be bulk or redundant"),
+        (change(cost=-1), "cost must be from 0 to 1000000"),
+        (change(cost=True), "cost must be from 0 to 1000000"),
+        (b'{"request":"set","change":{"redundant":184}}', "redundant must be the name of a"),
+        (b'{"request":"set","change":{"redundant":"FE"}}', "redundant is no traffic class"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(line: bytes, reason: str) -> None:
@@ -175,13 +192,14 @@ def test_a_tunnel_is_described_in_si_units() -> None:
         "keys_exchanged_at": 1.7e9 + 60,
         "mtu": 1450,
         "sent": {"bytes": 1_234_567, "packets": 1000, "dropped": 3},
-        "received": {"bytes": 7_654_321, "packets": 6000, "undelivered": 0},
+        "received": {"bytes": 7_654_321, "packets": 6000, "undelivered": 0, "copies": 6},
         "settings": {
             "cipher": "auto",
             "kxtimeout": 3600,
             "timetolerance": 600,
             "keepalive": 25,
             "traffic_class": 192,
+            "redundant": "off",
         },
         "features": {"udp_gso": True, "udp_gro": False},
     }
@@ -208,12 +226,16 @@ def test_a_path_is_described_in_si_units() -> None:
         "tx": {"rate": 120_000, "loss": 3 / 255, "bytes": 1_300_000, "datagrams": 1100},
         "rx": {"rate": 0, "loss": 0, "bytes": 8_000_000, "datagrams": 6100},
         "last_received_at": 1.7e9 + 100,
+        "quota": None,
         "settings": {
             "rate": "auto",
             "rate_tx": 125_000,
             "rate_rx": 0,
             "beat": 0.1,
             "loss_limit": 77 / 255,
+            "mode": "bulk",
+            "preference": 0,
+            "cost": 0,
         },
     }
 

@@ -26,6 +26,7 @@ from glorytun.core.wire import (
     TIME_MASK,
     Capability,
     Extensions,
+    Wishes,
     pull_time,
     unwrap_time,
 )
@@ -60,12 +61,16 @@ def test_reply_is_as_long_as_the_request(size: int, extensions: Extensions) -> N
     said = opened(replies[0]).extensions
     room = size - CONTROL_DATAGRAM_SIZE
     confirm = confirmation(peer.pair.public)
-    takes = {"capabilities": 3, "confirm": 2 + len(confirm), "software": 2 + len("under test")}
-    expected = {"capabilities": Capability.TIMESTAMPS, "confirm": confirm, "software": "under test"}
-    for name, value in expected.items():
-        if takes[name] <= room:
+    expected: dict[str, tuple[object, int]] = {
+        "capabilities": (Capability.TIMESTAMPS, 1),
+        "confirm": (confirm, len(confirm)),
+        "wishes": (Wishes(), 7),
+        "software": ("under test", len("under test")),
+    }
+    for name, (value, takes) in expected.items():
+        if 2 + takes <= room:
             assert getattr(said, name) == value
-            room -= takes[name]
+            room -= 2 + takes
         else:
             assert not getattr(said, name)
 

@@ -26,6 +26,7 @@ from tests.unit.core.peer import CLIENT, NOW, SERVER
 
 WELL = Facts(
     state=PathState.UP,
+    is_spent=False,
     answered=True,
     stopped=False,
     unanswered=0,
@@ -35,6 +36,7 @@ WELL = Facts(
     loss=0,
     loss_limit=255,
     is_needed=False,
+    later=0,
 )
 BEAT = PathSettings().beat
 
@@ -305,10 +307,10 @@ def test_datagrams_take_more_than_their_payload(remote: str, headers: int) -> No
     assert (path.tx_bytes, path.tx_total) == (2000, 2)
 
 
-def test_arrival_is_after_what_is_sent_and_half_a_round_trip() -> None:
+def test_arrival_is_after_what_is_sent_and_the_way() -> None:
     """The time until a datagram is at the peer: what is before it, its own length, the way."""
     path = make_path(rate_tx=10**6)
-    path.rtt.add(30_000)
+    path.delay.add(15_000)
     free = path.arrival(size=1000 - path.overhead, now=NOW)
     assert free == NOW + 1000 + 15_000
     path.shaper.charge(7000, NOW)

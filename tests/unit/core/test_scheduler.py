@@ -1,12 +1,14 @@
 """Which path takes the next packets."""
 
+from dataclasses import replace
+
 import pytest
 
 from glorytun.core.address import PathId
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.rate import BURST
-from glorytun.core.scheduler import Scheduler
-from glorytun.core.settings import SECOND, PathSettings
+from glorytun.core.rate import BURST, Shaper
+from glorytun.core.scheduler import Scheduler, left_out
+from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.status import Condition
 from tests.unit.core.peer import NOW, SERVER
 
@@ -29,7 +31,7 @@ def make_path(
         client=False,
     )
     path.mtu_told = mtu
-    path.rtt.add(rtt)
+    path.delay.add(rtt // 2)
     path.condition = condition
     path.rx_at = heard_at
     return path
@@ -74,11 +76,36 @@ def test_first_to_arrive_is_chosen() -> None:
     assert chooser.pick(size=SIZE, now=NOW) is far
 
 
-def test_slow_path_is_left_alone_when_waiting_is_faster() -> None:
-    """A path that is free, but slower than waiting for the other one, takes nothing."""
-    fast = make_path(1, rate=6_000_000, rtt=20_000)
-    slow = make_path(2, rate=250_000, rtt=300_000)
-    assert run(scheduler(fast, slow), SECOND).get(slow.id, 0) == 0
+@pytest.mark.parametrize(
+    ("rates", "trips", "out"),
+    [
+        ((40, 20), (10, 60), []),
+        ((50, 2), (20, 300), [1]),
+        ((2, 50), (300, 20), [0]),
+        ((50, 2), (20, 22), []),
+        ((20, 20), (10, 250), []),
+        ((20, 20), (10, 700), [1]),
+        ((20, 20, 1), (10, 10, 100), [2]),
+        ((0, 0), (10, 60), []),
+        ((5,), (900,), []),
+    ],
+)
+def test_a_path_that_would_hurt_is_left_out(
+    rates: tuple[int, ...], trips: tuple[int, ...], out: list[int]
+) -> None:
+    """Which carries little beside the faster ones, and that much later."""
+    paths = [
+        make_path(index, rate=rate * 125_000, rtt=trip * 1000)
+        for index, (rate, trip) in enumerate(zip(rates, trips, strict=True))
+    ]
+    assert list(left_out(paths)) == [paths[index] for index in out]
+
+
+def test_a_path_comes_back_a_little_later_than_it_went() -> None:
+    fast, slow = make_path(1, rate=4_000_000), make_path(2, rate=400_000, rtt=69_000)
+    assert slow not in left_out([fast, slow])
+    slow.is_left_out = True
+    assert left_out([fast, slow]) == {slow: 24_500}
 
 
 def test_it_says_when_to_go_on() -> None:
@@ -125,3 +152,90 @@ def test_datagram_fits_its_path(count: int) -> None:
     assert chooser.pick(size=1300, now=NOW) is large
     assert chooser.pick(size=1301, now=NOW) is None
     assert chooser.pick(size=1000, now=NOW) is (small if count == 2 else large)
+
+
+def costly(path: Path, cost: int) -> Path:
+    path.settings = replace(path.settings, cost=cost)
+    return path
+
+
+def redundant(path: Path) -> Path:
+    path.settings = replace(path.settings, mode=PathMode.REDUNDANT)
+    return path
+
+
+class TestCost:
+    def test_a_dear_path_is_not_used_while_the_cheap_one_suffices(self) -> None:
+        """Half of the cheap one's rate is asked for; the dear one is even faster."""
+        cheap, dear = make_path(1, rate=1_000_000), costly(make_path(2, rate=4_000_000, rtt=2), 1)
+        chooser, now = scheduler(cheap, dear), NOW
+        for _ in range(2000):
+            path = chooser.pick(size=SIZE, now=now)
+            assert path is cheap
+            path.count_sent(size=SIZE, count=1, now=now)
+            now += 2 * cheap.duration(SIZE)
+
+    def test_it_is_used_for_what_the_cheap_one_does_not_carry(self) -> None:
+        """From a third of a second on; then it stops being used when less is asked for."""
+        cheap, dear = make_path(1, rate=2_000_000), costly(make_path(2, rate=1_000_000), 1)
+        chooser = scheduler(cheap, dear)
+        assert set(run(chooser, SECOND // 4)) == {cheap.id}
+        cheap.shaper, dear.shaper = Shaper(), Shaper()
+        cheap.apply_rate()
+        dear.apply_rate()
+        counts = run(chooser, 3 * SECOND)
+        assert counts[dear.id] * 2 == pytest.approx(counts[cheap.id], rel=0.2)
+        now = NOW + 4 * SECOND
+        assert chooser.ready_at(now) is not None
+        assert chooser.pick(size=SIZE, now=now) is cheap
+
+    def test_the_dear_one_takes_all_when_the_cheap_one_fails(self) -> None:
+        cheap, dear = (
+            make_path(1, condition=Condition.DEGRADED, heard_at=0),
+            costly(make_path(2), 9),
+        )
+        assert scheduler(cheap, dear).pick(size=SIZE, now=NOW) is dear
+
+    def test_each_step_opens_when_the_one_before_is_full(self) -> None:
+        paths = [costly(make_path(i, rate=1_000_000), i) for i in (3, 1, 2)]
+        counts = run(scheduler(*paths), SECOND)
+        by_cost = [counts[path.id] for path in sorted(paths, key=lambda path: path.settings.cost)]
+        assert by_cost == sorted(by_cost, reverse=True)
+        assert len(set(by_cost)) == 3
+
+
+class TestCopies:
+    def test_a_redundant_path_has_copies_and_nothing_of_its_own(self) -> None:
+        own, other = make_path(1, rate=1_000_000), redundant(make_path(2, rate=1_000_000, rtt=2))
+        chooser = scheduler(own, other)
+        assert set(run(chooser, SECOND)) == {own.id}
+        assert chooser.copies_all
+        later = NOW + 2 * SECOND
+        assert chooser.pick_copy(own, size=SIZE, is_marked=False, now=later) is other
+
+    def test_it_takes_all_when_no_other_works(self) -> None:
+        other = redundant(make_path(2))
+        chooser = scheduler(make_path(1, condition=Condition.DEGRADED, heard_at=0), other)
+        assert chooser.pick(size=SIZE, now=NOW) is other
+        assert chooser.pick_copy(other, size=SIZE, is_marked=False, now=NOW) is None
+
+    def test_two_redundant_paths_carry_all_twice(self) -> None:
+        one, two = redundant(make_path(1)), redundant(make_path(2, rtt=2))
+        chooser = scheduler(one, two)
+        assert chooser.pick(size=SIZE, now=NOW) is two
+        assert chooser.pick_copy(two, size=SIZE, is_marked=False, now=NOW) is one
+
+    def test_a_full_path_takes_copies_of_what_is_marked_alone(self) -> None:
+        own, other = make_path(1), redundant(make_path(2, rate=1_000_000))
+        chooser = scheduler(own, other)
+        other.count_sent(size=20 * SIZE, count=20, now=NOW)
+        assert chooser.pick_copy(own, size=SIZE, is_marked=False, now=NOW) is None
+        assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is other
+
+    def test_what_is_marked_goes_on_the_two_best(self) -> None:
+        first, second, third = make_path(1, rtt=2), make_path(2, rtt=4000), make_path(3, rtt=9000)
+        chooser = scheduler(third, second, first)
+        assert chooser.pick(size=SIZE, now=NOW) is first
+        assert chooser.pick_copy(first, size=SIZE, is_marked=True, now=NOW) is second
+        assert chooser.pick_copy(first, size=SIZE, is_marked=False, now=NOW) is None
+        assert chooser.pick_copy(first, size=2000, is_marked=True, now=NOW) is None

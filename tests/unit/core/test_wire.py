@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glorytun.core.address import Endpoint
+from glorytun.core.settings import NO_CLASS, PathMode
 from glorytun.core.wire import (
     CONTROL_DATAGRAM_SIZE,
     CONTROL_SIZE,
@@ -16,6 +17,8 @@ from glorytun.core.wire import (
     Capability,
     ControlMessage,
     Extensions,
+    Wishes,
+    _push_wishes,
     pull_control,
     pull_time,
     push_control,
@@ -32,6 +35,14 @@ EXTENSIONS = st.builds(
     capabilities=st.none() | st.builds(Capability, st.integers(0, 7)),
     software=PRINTABLE,
     confirm=st.just(b"") | st.binary(min_size=8, max_size=8),
+    wishes=st.none()
+    | st.builds(
+        Wishes,
+        mode=st.sampled_from(PathMode),
+        redundant=st.integers(0, NO_CLASS),
+        preference=st.integers(0, 127),
+        cost=st.integers(0, 10**6),
+    ),
 )
 MESSAGES = st.builds(
     ControlMessage,
@@ -84,6 +95,7 @@ def test_extensions_are_left_out_whole(message: ControlMessage, size: int) -> No
     assert said.capabilities in (None, meant.capabilities)
     assert said.software in ("", meant.software)
     assert said.confirm in (b"", meant.confirm)
+    assert said.wishes in (None, meant.wishes)
     assert text[:CONTROL_SIZE] == push_control(message, size=CONTROL_DATAGRAM_SIZE)
 
 
@@ -105,7 +117,7 @@ def test_any_extension_block_is_read(block: bytes) -> None:
     assert extensions.capabilities is None or extensions.capabilities in Capability(7)
 
 
-@given(EXTENSIONS, st.lists(st.tuples(st.integers(4, 255), st.binary(max_size=255)), max_size=3))
+@given(EXTENSIONS, st.lists(st.tuples(st.integers(5, 255), st.binary(max_size=255)), max_size=3))
 def test_unknown_extensions_are_skipped(
     extensions: Extensions, unknown: list[tuple[int, bytes]]
 ) -> None:
@@ -114,6 +126,7 @@ def test_unknown_extensions_are_skipped(
         1: b"" if extensions.capabilities is None else bytes([extensions.capabilities]),
         2: extensions.software.encode(),
         3: extensions.confirm,
+        4: _push_wishes(extensions.wishes),
     }
     records = unknown + [(kind, value) for kind, value in known.items() if value]
     block = b"".join(bytes([kind, len(value)]) + value for kind, value in records)
@@ -132,6 +145,16 @@ def test_unknown_extensions_are_skipped(
         (b"\x01\x02\x01", Extensions()),
         (b"\x01\x01\x01\x02\xff\x61", Extensions(capabilities=Capability.AEGIS)),
         (b"\x00\x01\x01\x01", Extensions()),
+        (
+            b"\x04\x07\x01\xb8\x02\x03\x00\x00\x00",
+            Extensions(
+                wishes=Wishes(mode=PathMode.REDUNDANT, redundant=0xB8, preference=2, cost=3)
+            ),
+        ),
+        # Longer than we know, too short, a mode that we don't know.
+        (b"\x04\x08\x00\xff\x00\x00\x00\x00\x00\x09", Extensions(wishes=Wishes())),
+        (b"\x04\x06\x00\xff\x00\x00\x00\x00", Extensions()),
+        (b"\x04\x07\x02\xff\x00\x00\x00\x00\x00", Extensions()),
         (b"\x02\x03a\x1bb", Extensions(software="a?b")),
         (b"\x02\x02a\xff", Extensions(software="a�")),
         (b"\x02\x50" + b"x" * 80, Extensions(software="x" * 64)),

@@ -1,0 +1,206 @@
+"""How much links with a quota have carried since the day it began anew: kept over restarts.
+
+A link is what `Local=` of a section names. Both directions count, with the IP and UDP headers
+around datagrams, as a provider counts. Between two looks at the counters a little more than the
+quota may pass, and after a crash the last minute may be missing.
+"""
+
+import calendar
+import json
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from glorytun.config import PathConfig
+from glorytun.core.address import PathId, is_v4
+from glorytun.core.settings import SECOND
+from glorytun.core.status import PathStatus
+from glorytun.report import fields
+
+INTERVAL = SECOND
+"""µs between two looks."""
+SAVE_INTERVAL = 60 * SECOND
+
+DIRECTORY = "/var/lib/glorytun-usage"
+_V4_HEADERS, _V6_HEADERS = 28, 48
+_VERSION = 1
+
+log = logging.getLogger("glorytun")
+
+
+class Date(NamedTuple):
+    """Local."""
+
+    year: int
+    month: int
+    day: int
+
+
+@dataclass(slots=True)
+class Usage:
+    """Of a link."""
+
+    period: str
+    """The month in which the quota began anew: 2026-11."""
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """Of a link."""
+
+    bytes: int
+    day: int
+    """Of the month, from when on it counts anew; the last one, where a month has no such day."""
+
+    def period(self, today: Date) -> str:
+        """The month in which it began anew."""
+        year, month, day = today
+        begins = min(self.day, calendar.monthrange(year, month)[1])
+        if day < begins:
+            year, month = (year, month - 1) if month > 1 else (year - 1, 12)
+        return f"{year}-{month:02}"
+
+
+class Meter:
+    """Adds up; `file` is where it remembers."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._quotas: dict[str, Quota] = {}
+        self._usages: dict[str, Usage] | None = None
+        """By link; None: not read yet."""
+        self._counters: dict[PathId, int] = {}
+        """Bytes of each path when it was looked at."""
+        self._saved_at = 0
+        self._is_changed = False
+        self._problem = ""
+
+    def take(self, configs: Iterable[PathConfig]) -> None:
+        """Let the quotas be those of a file."""
+        self._quotas = {
+            config.local: Quota(bytes=config.quota, day=config.quota_day)
+            for config in configs
+            if config.quota
+        }
+        if self._quotas and self._usages is None:
+            self._usages = self._load()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether any link has a quota."""
+        return bool(self._quotas)
+
+    def describe(self, link: str | None) -> dict[str, int] | None:
+        """The quota of a link and what is used of it, as JSON has it."""
+        quota = self._quotas.get(link or "")
+        if quota is None or self._usages is None:
+            return None
+        usage = self._usages.get(link or "")
+        return {"limit": quota.bytes, "used": usage.bytes if usage else 0, "day": quota.day}
+
+    def is_spent(self, link: str | None) -> bool:
+        """Whether a link has a quota, and that is used up."""
+        found = self.describe(link)
+        return found is not None and found["used"] >= found["limit"]
+
+    def add(self, paths: Iterable[tuple[PathStatus, str | None]], today: Date, now: int) -> None:
+        """Look at the counters of all paths, each with its link."""
+        before, self._counters = self._counters, {}
+        for status, link in paths:
+            path = PathId(status.local, status.remote)
+            carried = _carried(status)
+            self._counters[path] = carried
+            more = carried - before.get(path, 0)
+            self._count(link, more if more >= 0 else carried, today)
+        if now >= self._saved_at + SAVE_INTERVAL:
+            self._saved_at = now
+            self.save()
+
+    def _count(self, link: str | None, more: int, today: Date) -> None:
+        quota = self._quotas.get(link or "")
+        if quota is None or self._usages is None:
+            return
+        assert link
+        period = quota.period(today)
+        usage = self._usages.get(link)
+        if usage is None or usage.period != period:
+            usage = self._usages[link] = Usage(period)
+            self._is_changed = True
+        was_spent = usage.bytes >= quota.bytes
+        usage.bytes += more
+        self._is_changed = self._is_changed or more > 0
+        if usage.bytes >= quota.bytes and not was_spent:
+            log.warning(
+                "%s has used up its quota, and isn't used until day %d of the month",
+                link,
+                quota.day,
+                extra=fields("quota_used_up", interface=link),
+            )
+
+    # The file.
+
+    def _load(self) -> dict[str, Usage]:
+        try:
+            document = json.loads(self._file.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s can't be read, quotas count anew: %s", self._file, error)
+            return {}
+        return dict(_read(document))
+
+    def save(self) -> None:
+        """Write it, if there is news; where that fails it is said once."""
+        if not self._is_changed or self._usages is None:
+            return
+        links = {
+            link: {"period": usage.period, "bytes": usage.bytes}
+            for link, usage in self._usages.items()
+        }
+        new = self._file.with_suffix(".new")
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new.write_text(json.dumps({"version": _VERSION, "links": links}) + "\n")
+            os.replace(new, self._file)
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            self._complain(
+                f"what quotas have left can't be noted in {self._file}: {error.strerror}"
+            )
+            return
+        self._is_changed = False
+        self._problem = ""
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            log.warning("%s", problem)
+
+
+def usage_file(device: str) -> Path:
+    """Where it is noted what a tunnel's links have carried."""
+    return Path(os.environ.get("GLORYTUN_TEST_USAGE") or DIRECTORY) / f"{device}.json"
+
+
+def _carried(status: PathStatus) -> int:
+    headers = _V4_HEADERS if is_v4(status.remote.address) else _V6_HEADERS
+    datagrams = status.tx.total + status.rx.total
+    return status.tx.bytes + status.rx.bytes + datagrams * headers
+
+
+def _read(document: Any) -> Iterable[tuple[str, Usage]]:
+    """What makes sense in a file that anybody may have written."""
+    match document:
+        case {"version": 1, "links": dict(links)}:
+            for link, value in links.items():
+                match value:
+                    case {"period": str(period), "bytes": int(count)} if count >= 0:
+                        yield link, Usage(period, count)
+        case _:
+            log.warning("what quotas have left was noted in another form, and counts anew")

@@ -1,0 +1,1 @@
+"""`make bench-paths`: several emulated links under one tunnel."""

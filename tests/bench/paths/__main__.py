@@ -1,0 +1,146 @@
+"""`make bench-paths`: what several links together carry, and how they fail and return.
+
+Every row of the table is run over emulated links (tests/wan.py), with the load in both directions,
+for this tunnel, for the 0.3.4 that GLORYTUN_PEER names, or for one at either end. The table shows
+medians over the rounds, the bar, and whether it is reached.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.bench.paths.rows import ROWS, Measure, Row
+from tests.bench.paths.scene import Options, Players
+from tests.bench.paths.series import write_csv, write_svg
+from tests.netns.tunnel import PEER
+from tests.wan import DOWN, UP
+
+PLAYERS = {
+    "ours": Players("ours", "ours"),
+    "0.3.4": Players("0.3.4", "0.3.4"),
+    "ours-to-0.3.4": Players("ours", "0.3.4"),
+    "0.3.4-to-ours": Players("0.3.4", "ours"),
+}
+
+Found = dict[tuple[str, str, bool], list[list[Measure]]]
+"""Rounds, by row, players and direction."""
+
+
+def middle(rounds: list[list[Measure]], index: int) -> Measure:
+    """The median of one measure."""
+    values = [one[index].value for one in rounds]
+    bars = [one[index].bar for one in rounds]
+    first = rounds[0][index]
+    return Measure(
+        name=first.name,
+        unit=first.unit,
+        value=statistics.median(values),
+        bar=statistics.median(bars),
+        is_most=first.is_most,
+    )
+
+
+def table(found: Found) -> str:
+    """One line for each measure of each row."""
+    lines = [("row", "who", "way", "measure", "found", "bar", "")]
+    for (row, players, up), rounds in found.items():
+        for index in range(len(rounds[0]) if rounds else 0):
+            measure = middle(rounds, index)
+            sign = "≤" if measure.is_most else "≥"
+            has_bar = measure.bar > 0
+            values = [one[index].value for one in rounds]
+            spread = f" ({min(values):.4g}…{max(values):.4g})" if len(values) > 1 else ""
+            lines.append(
+                (
+                    row if not index else "",
+                    players if not index else "",
+                    ("up" if up else "down") if not index else "",
+                    measure.name,
+                    f"{measure.value:.4g} {measure.unit}{spread}",
+                    f"{sign} {measure.bar:.4g}" if has_bar else "",
+                    ("reached" if measure.is_reached else "NOT reached") if has_bar else "",
+                )
+            )
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def run(row: Row, name: str, up: bool, arguments: argparse.Namespace) -> list[Measure] | None:
+    """One row once; None when it failed."""
+    options = Options(congestion=arguments.congestion, qdisc=arguments.qdisc)
+    seconds = arguments.seconds or row.seconds
+    try:
+        measures, seen = row.work(PLAYERS[name], up, options, seconds)
+    except AssertionError as error:
+        print(f"{row.name}, {name}: {error}", file=sys.stderr)
+        return None
+    text = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in measures)
+    print(f"{row.name}, {name}, {'up' if up else 'down'}: {text}", file=sys.stderr)
+    if arguments.series and seen is not None:
+        arguments.series.mkdir(parents=True, exist_ok=True)
+        stem = f"{row.name}-{name}-{'up' if up else 'down'}"
+        direction = UP if up else DOWN
+        write_csv(arguments.series / f"{stem}.csv", seen, direction)
+        title = f"{row.title}: {name}, {'up' if up else 'down'}"
+        write_svg(arguments.series / f"{stem}.svg", seen, direction, title=title)
+    return measures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench-paths", description=__doc__)
+    names = ", ".join(row.name for row in ROWS)
+    parser.add_argument("--only", default="", help=f"rows, with commas, of {names}")
+    parser.add_argument("--who", default="ours", help=f"with commas, of {', '.join(PLAYERS)}")
+    parser.add_argument("--way", choices=("up", "down", "both"), default="both")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=0, help="of each load")
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    parser.add_argument("--congestion", default=congestion, help=f"of TCP inside: {congestion}")
+    parser.add_argument("--qdisc", default="", help="of the TUN devices, else the kernel's default")
+    parser.add_argument("--json", type=Path, default=Path("bench-paths.json"), help="to write")
+    parser.add_argument("--series", type=Path, help="directory for CSV and SVG files")
+    arguments = parser.parse_args()
+    who = arguments.who.split(",")
+    if any("0.3.4" in name for name in who) and not PEER:
+        parser.error("GLORYTUN_PEER names no glorytun 0.3.4")
+    only = set(filter(None, arguments.only.split(",")))
+    found: Found = {}
+    for _ in range(arguments.rounds):
+        for row in ROWS:
+            if only and row.name not in only:
+                continue
+            for name in who:
+                for up in {"up": (True,), "down": (False,), "both": (True, False)}[arguments.way]:
+                    measures = run(row, name, up, arguments)
+                    if measures is not None:
+                        found.setdefault((row.name, name, up), []).append(measures)
+    print(table(found))
+    document = {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "congestion": arguments.congestion,
+        "qdisc": arguments.qdisc,
+        "found": [
+            {
+                "row": row,
+                "who": name,
+                "way": "up" if up else "down",
+                "rounds": [[asdict(one) for one in measures] for measures in rounds],
+            }
+            for (row, name, up), rounds in found.items()
+        ],
+    }
+    arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

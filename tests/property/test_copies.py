@@ -1,0 +1,119 @@
+"""What is sent twice arrives once, whichever path fails; in virtual time."""
+
+import pytest
+
+from glorytun.core.settings import SECOND, PathMode, SettingsChange
+from glorytun.core.status import BadKind
+from glorytun.core.wire import Extensions
+from tests.property.test_tunnel_scenarios import bad, started
+from tests.simulation import MILLISECOND, Side, Simulation, Wire
+
+EF = 0xB8
+INTERVAL = 10 * MILLISECOND
+
+
+def ends(simulation: Simulation, *, client_sends: bool) -> tuple[Side, Side]:
+    """Who sends, and who receives."""
+    client, server = simulation.client, simulation.server
+    return (client, server) if client_sends else (server, client)
+
+
+def settle(simulation: Simulation) -> None:
+    """Let the server hear what its client wishes."""
+    simulation.stream(simulation.client, count=30, interval=INTERVAL)
+
+
+def sent_on(side: Side) -> list[int]:
+    """Datagrams on each path."""
+    return [path.tx.total for path in side.paths()]
+
+
+@pytest.mark.parametrize("client_sends", [True, False])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_cut_path_costs_nothing(*, client_sends: bool, cut: int) -> None:
+    """The redundant one, or the other: no packet is lost, and none is late, also on the return."""
+    simulation = started(Wire(), Wire())
+    simulation.set_path(1, mode=PathMode.REDUNDANT)
+    settle(simulation)
+    sender, receiver = ends(simulation, client_sends=client_sends)
+    receiver.delivered.clear()
+    sent: list[bytes] = []
+    late: list[bytes] = []
+    for is_cut in (False, True, False):
+        simulation.wires[cut].cut = is_cut
+        for _ in range(500):
+            packet = simulation.packet()
+            assert simulation.send(sender, packet)
+            sent.append(packet)
+            simulation.run(Wire().delay + 5 * MILLISECOND)
+            if packet not in receiver.delivered:
+                late.append(packet)
+    simulation.run(SECOND)
+    assert not late
+    assert set(sent) == set(receiver.delivered)
+    assert set(receiver.delivered.values()) == {1}
+
+
+def test_copies_are_no_replays_and_no_loss() -> None:
+    simulation = started(Wire(), Wire(delay=25 * MILLISECOND))
+    simulation.set_path(1, mode=PathMode.REDUNDANT)
+    settle(simulation)  # The first copies are ahead of the wish for them.
+    server = simulation.server
+    before = server.tunnel.status().copies_total
+    replays = bad(server, BadKind.REPLAY)
+    simulation.stream(simulation.client, count=500, interval=INTERVAL)
+    simulation.run(SECOND)
+    assert server.tunnel.status().copies_total - before == pytest.approx(500, abs=5)
+    assert bad(server, BadKind.REPLAY) == replays <= 1
+    assert [path.tx.loss for path in simulation.client.paths()] == [0, 0]
+
+
+@pytest.mark.parametrize("client_sends", [True, False])
+@pytest.mark.parametrize("client_asks", [True, False])
+def test_a_class_of_traffic_goes_twice(*, client_sends: bool, client_asks: bool) -> None:
+    """Whoever asked for it; a server that did not does as its client. The rest goes once."""
+    simulation = started(Wire(), Wire(delay=15 * MILLISECOND))
+    asking = simulation.client if client_asks else simulation.server
+    asking.tunnel.set(SettingsChange(redundant=EF), simulation.now)
+    settle(simulation)
+    sender, receiver = ends(simulation, client_sends=client_sends)
+    if not client_asks and client_sends:
+        return  # A client follows nobody.
+    before = receiver.tunnel.status().copies_total
+    for index in range(200):
+        packet = bytearray(simulation.packet())
+        packet[1] = EF | 1 if index % 2 else 0
+        simulation.send(sender, bytes(packet))
+        simulation.run(INTERVAL)
+    simulation.run(SECOND)
+    assert receiver.tunnel.status().copies_total - before == 100
+    assert set(receiver.delivered.values()) == {1}
+
+
+def test_a_peer_that_would_deliver_both_is_sent_none() -> None:
+    """0.3.4 has no window: it says nothing of itself."""
+    simulation = started(Wire(), Wire())
+    client = simulation.client
+    simulation.set_path(1, mode=PathMode.REDUNDANT)
+    client.tunnel.set(SettingsChange(redundant=EF), simulation.now)
+    settle(simulation)
+    client.tunnel._conversation.peer = Extensions()  # as of a peer that sends none
+    client.tunnel.on_timeout(simulation.now)
+    before = sent_on(client)
+    packet = b"\x45" + bytes([EF]) + bytes(98)
+    assert simulation.send(client, packet)
+    after = sent_on(client)
+    assert sum(after) - sum(before) == 1
+
+
+def test_who_sends_no_copies_is_not_believed_to() -> None:
+    """A captured datagram that comes again is a replay, and counts for no path."""
+    simulation = started(Wire(), Wire())
+    settle(simulation)
+    receiver, index, datagram = next(
+        item for item in reversed(simulation.captured) if not item[2][0] & 1 and not item[0].client
+    )
+    before = [path.rx.total for path in receiver.paths()]
+    simulation.deliver(receiver, index, datagram)
+    assert bad(receiver, BadKind.REPLAY) == 1
+    assert [path.rx.total for path in receiver.paths()] == before
