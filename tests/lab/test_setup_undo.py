@@ -58,7 +58,7 @@ def made(system: System) -> Iterator[Before]:
 
 @pytest.fixture(autouse=True)
 def _online(made: Before) -> None:
-    """Router advertisements come again some time after a test has had networkd reconfigure links."""
+    """After networkd has reconfigured links, router advertisements take a while to come again."""
     made.world.wait_online()
 
 
