@@ -199,8 +199,8 @@ class Tun:
     def read(self, most: int = MANY, *, is_paced: bool = False) -> list[Batch]:
         """The packets that are waiting, as many as there is room for; `is_drained` tells if all.
 
-        The kernel is asked `most` times, and gives one each time, or one for many of a flow; less is
-        read where a path's rate is what limits it (`is_paced`).
+        The kernel is asked `most` times, and gives one each time, or one for many of a flow; less
+        is read where a path's rate is what limits it (`is_paced`).
 
         The rows have HEADROOM and TAILROOM bytes around them and are valid until the next call.
         Raises DeviceError when the device was deleted.
