@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
-from glorytun.core.settings import NO_CLASS, SECOND, CipherChoice, PathSettings
+from glorytun.core.settings import AUTO, NO_CLASS, SECOND, CipherChoice, PathSettings
 from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
@@ -70,8 +70,8 @@ class TunnelConfig:
     """The traffic class of inner packets that are sent on two paths; `NO_CLASS` is none."""
     firewall_mark: int
     """Of every datagram (SO_MARK, socket(7)); 0 is none."""
-    reorder: str
-    """`off`, `auto` or a time."""
+    reorder: int
+    """µs that received packets may be held back to come in order; 0 is off, or `AUTO`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,13 +281,22 @@ def number_within(bounds: Bounds) -> Callable[[str], int]:
     return parse
 
 
-def parse_reorder(text: str) -> str:
-    """`off`, `auto` or a time, in its usual spelling."""
-    if text in ("off", "auto"):
-        return text
+_REORDER_WORDS = {"off": 0, "auto": AUTO}
+
+
+def parse_reorder(text: str) -> int:
+    """µs; 0 for `off`, and `AUTO`."""
+    if text in _REORDER_WORDS:
+        return _REORDER_WORDS[text]
     if _parse_time(text.strip().lower()) is None:
         raise ValueError("is neither off nor auto nor a time such as 50ms")
-    return write_time(time_within(REORDER)(text))
+    return time_within(REORDER)(text)
+
+
+def write_reorder(reorder: int) -> str:
+    """What `parse_reorder` takes for it."""
+    words = {value: word for word, value in _REORDER_WORDS.items()}
+    return words.get(reorder) or write_time(reorder)
 
 
 def parse_port(text: str) -> int:

@@ -251,6 +251,7 @@ class Daemon:
             keepalive=tunnel.keepalive,
             traffic_class=tunnel.traffic_class,
             redundant=tunnel.redundant,
+            reorder=tunnel.reorder,
         )
         self._set(change)
         if self._follower and tunnel.peer is not None:

@@ -29,6 +29,7 @@ from glorytun.config import (
     parse_traffic_class,
     time_within,
     write_rate,
+    write_reorder,
     write_share,
     write_size,
     write_time,
@@ -197,10 +198,13 @@ _TUNNEL = (
         key="Reorder",
         name="reorder",
         parse=parse_reorder,
+        write=write_reorder,
+        as_text=True,
         default="off",
-        idle=True,
-        help="How long packets may be held back to bring them into order: `off`, `auto`, "
-        "or a time from 1ms to 1s.",
+        help="How long packets that are received may be held back at the most, so that they come "
+        "in the order in which the peer sent them: `off`, or a time from 1ms to 1s. All then take "
+        "as long as on the slowest path: it is for what can't stand another order, and TCP can. "
+        "`auto` is `off`, until it can be shown where it never hurts.",
     ),
 )
 

@@ -72,6 +72,8 @@ class Side:
         self.clock_offset = 0
         """µs by which this side's clock is ahead."""
         self.delivered: Counter[bytes] = Counter()
+        self.arrivals: list[tuple[int, bytes]] = []
+        """When each packet was delivered."""
         self.events: list[Event] = []
         self._arguments = (random, cipher, settings)
         self.start(now)
@@ -166,9 +168,8 @@ class Simulation:
     def _next_at(self) -> int | None:
         times = [self._queue[0][0]] if self._queue else []
         for side in (self.client, self.server):
-            due_at = side.tunnel.next_timeout()
-            if due_at is not None:
-                times.append(due_at - side.clock_offset)
+            due = (side.tunnel.next_timeout(), side.tunnel.next_packets_at())
+            times += [at - side.clock_offset for at in due if at is not None]
         return min(times, default=None)
 
     def _turn(self) -> None:
@@ -181,7 +182,22 @@ class Simulation:
                 side.tunnel.on_timeout(self.now + side.clock_offset)
                 after = side.tunnel.next_timeout()
                 assert after is None or after > self.now + side.clock_offset, "a timer in the past"
+            self._take_held(side)
             self.flush(side)
+
+    def _take_held(self, side: Side) -> None:
+        due_at = side.tunnel.next_packets_at()
+        now = self.now + side.clock_offset
+        if due_at is not None and due_at <= now:
+            self._note_delivered(side, side.tunnel.next_packets(now))
+            after = side.tunnel.next_packets_at()
+            assert after is None or after > now
+
+    def _note_delivered(self, side: Side, batches: list[Batch]) -> None:
+        for packets in batches:
+            for row in packets.rows():
+                side.delivered[bytes(row)] += 1
+                side.arrivals.append((self.now, bytes(row)))
 
     # Datagrams.
 
@@ -191,8 +207,9 @@ class Simulation:
         self.receive(side, path, datagram)
 
     def receive(self, side: Side, path: PathId, datagram: bytes) -> None:
-        for packets in side.tunnel.receive(Batch.of(datagram), path, self.now + side.clock_offset):
-            side.delivered.update(bytes(row) for row in packets.rows())
+        now = self.now + side.clock_offset
+        self._note_delivered(side, side.tunnel.receive(Batch.of(datagram), path, now))
+        self._take_held(side)
         self.flush(side)
 
     def flush(self, side: Side) -> None:

@@ -9,6 +9,7 @@ from glorytun.config import (
     KXTIMEOUT,
     TIMETOLERANCE,
     parse_redundant,
+    parse_reorder,
     parse_traffic_class,
     time_within,
 )
@@ -28,6 +29,11 @@ OPTIONS: Options = (
         word="redundant",
         value=Value(key="redundant", name="CLASS", parse=parse_redundant),
         help="send packets of this traffic class on the two best paths at once; off: none.",
+    ),
+    Keyword(
+        word="reorder",
+        value=Value(key="reorder", name="TIME", parse=parse_reorder),
+        help="how long received packets may be held back to come in order; off, auto.",
     ),
     Keyword(
         word="kxtimeout",

@@ -22,6 +22,8 @@ from glorytun.config import (
     check_rate,
     format_redundant,
     parse_redundant,
+    parse_reorder,
+    write_reorder,
 )
 from glorytun.core.address import Endpoint, format_address, pack_address
 from glorytun.core.settings import (
@@ -195,6 +197,7 @@ def describe_tunnel(
             "keepalive": settings.keepalive / SECOND,
             "traffic_class": facts.traffic_class,
             "redundant": format_redundant(settings.redundant),
+            "reorder": write_reorder(settings.reorder),
         },
         "features": dict(facts.features),
     }
@@ -355,6 +358,12 @@ def _read_redundant(value: Any) -> int:
     return parse_redundant(value)
 
 
+def _read_reorder(value: Any) -> int:
+    if type(value) is not str:
+        raise ValueError("must be off, auto or a time such as 50ms")
+    return parse_reorder(value)
+
+
 def _read_mode(value: Any) -> PathMode:
     for mode in PathMode:
         if value == mode.value:
@@ -410,4 +419,5 @@ _SETTINGS_FIELDS = {
     "keepalive": _scaled_field(SECOND, KEEPALIVE),
     "traffic_class": _number_field(TRAFFIC_CLASS),
     "redundant": _Field(write=format_redundant, read=_read_redundant),
+    "reorder": _Field(write=write_reorder, read=_read_reorder),
 }

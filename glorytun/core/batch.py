@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+SLACK = 128
+"""Bytes of a buffer behind the last row that whoever splits or merges may write or read."""
 MANY = 64
 """Calls of the kernel to take what is waiting into batches, if not fewer are asked for."""
 

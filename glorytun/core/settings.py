@@ -36,6 +36,8 @@ class PathMode(StrEnum):
     """It carries copies of what goes over others."""
 
 
+AUTO = -1
+"""Of `reorder`: only where it can't hurt. That is nowhere, as far as we know, so it is off."""
 NO_CLASS = 255
 """No traffic class: of one the last two bits, which are ECN's, are 0."""
 
@@ -55,6 +57,8 @@ class Settings:
     """Interval between a client's control messages on an idle path."""
     redundant: int = NO_CLASS
     """The traffic class (DSCP << 2) of packets that are sent on two paths."""
+    reorder: int = 0
+    """µs that a received packet may be held back to come in order; 0: none is, `AUTO`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class SettingsChange:
     traffic_class: int | None = None
     """The byte of the IP header (DSCP << 2), for the sockets; the core doesn't use it."""
     redundant: int | None = None
+    reorder: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ The driver calls
 - `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come, and again
   with what it left,
 - `on_timeout(now)` when `next_timeout()` has come,
+- `next_packets(now)` when `next_packets_at()` has come, and writes what it returns,
 
 and after each of them sends what `next_datagrams()` and handles what `next_events()` gives.
 `now` is in µs since the epoch and never decreases.
@@ -14,15 +15,17 @@ and after each of them sends what `next_datagrams()` and handles what `next_even
 from collections.abc import Callable
 from dataclasses import replace
 
-from glorytun.core.address import Endpoint, PathId
-from glorytun.core.batch import Batch, Buffer
+from glorytun.core.address import PathId
+from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
-from glorytun.core.exchange import KeyExchange, Session
+from glorytun.core.exchange import KeyExchange
 from glorytun.core.marked import first_alike
+from glorytun.core.opening import Opener
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
 from glorytun.core.paths import PATHS_MAX, Paths
+from glorytun.core.resequence import Resequencer
 from glorytun.core.settings import (
     NO_CLASS,
     SECOND,
@@ -39,7 +42,6 @@ from glorytun.core.wire import (
     TIME_SIZE,
     Capability,
     pull_time,
-    pull_times,
     unwrap_time,
 )
 from glorytun.errors import TunnelError
@@ -87,7 +89,8 @@ class Tunnel:
             outbox=self._outbox,
             now=now,
         )
-        self._plain = Buffer(0)
+        self._opener = Opener(self._exchange, self._conversation, self._outbox)
+        self._resequencer = Resequencer()
         self._data_at = 0
         """When data was sent or received the last time."""
         self._wake_at: int | None = None
@@ -99,8 +102,6 @@ class Tunnel:
         self._redundant = NO_CLASS
         """The traffic class of packets that are sent on two paths."""
         self._copies_total = 0
-        self._copies: list[int] = []
-        """The sizes of the datagrams just received whose other copy came before."""
 
     # What a driver takes out.
 
@@ -111,6 +112,14 @@ class Tunnel:
     def next_events(self) -> list[Event]:
         """What happened since the last call."""
         return self._outbox.take_events()
+
+    def next_packets_at(self) -> int | None:
+        """When `next_packets` has some; None: none are held back."""
+        return self._resequencer.next_at
+
+    def next_packets(self, now: int) -> list[Batch]:
+        """Packets that were held back to come in order, and are due; all in one buffer."""
+        return self._resequencer.take(now)
 
     def next_timeout(self) -> int | None:
         """When `on_timeout` is due; it may be overdue."""
@@ -225,15 +234,18 @@ class Tunnel:
             self._judge(now)
 
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
-        good = self._open(datagrams, path_id.remote, now)
+        opener = self._opener
+        good = opener.open(datagrams, path_id.remote, now)
         path = self._paths.get(path_id)
-        if self._copies:
-            self._count_copies(path, now)
+        if copies := opener.take_copies():
+            self._count_copies(copies, path, now)
+        if opener.take_move():
+            self._reschedule(now)
         if datagrams.last == OVERHEAD + len(MARK) and good[-1]:
             good[-1] = False
             self._heard_mark(path, now)
         packets = Batch(
-            self._plain,
+            opener.plain,
             datagrams.offset + TIME_SIZE,
             datagrams.stride,
             datagrams.count,
@@ -251,7 +263,17 @@ class Tunnel:
         self._received_total += count
         self._received_bytes += size
         self._note_data(now)
+        if self._resequencer.limit:
+            self._hold(datagrams, runs, path_id, now)
+            return []
         return runs
+
+    def _hold(self, datagrams: Batch, runs: list[Batch], path_id: PathId, now: int) -> None:
+        """Keep packets until they are due: `next_packets` has them then."""
+        for packets in runs:
+            starts = [at - TIME_SIZE for at in packets.starts()]
+            times = [unwrap_time(pull_time(datagrams.buffer, at), now=now) for at in starts]
+            self._resequencer.put(packets, times, path_id, now)
 
     def _heard_mark(self, path: Path | None, now: int) -> None:
         """A client uses a new key, and is answered so that it need not wait; or a server wakes us.
@@ -270,80 +292,11 @@ class Tunnel:
         path.count_received(size=size, count=count, now=now)
         self._paths.note_heard(path, now)
 
-    def _count_copies(self, path: Path | None, now: int) -> None:
+    def _count_copies(self, sizes: list[int], path: Path | None, now: int) -> None:
         """They are no loss of their path, and a sign that it works."""
-        count, size = len(self._copies), sum(self._copies)
-        self._copies.clear()
-        self._copies_total += count
+        self._copies_total += len(sizes)
         if path is not None:
-            self._count_received(path, size=size, count=count, now=now)
-
-    def _open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
-        """Decrypt rows into `_plain`, each at its place; which of them are to be delivered."""
-        if len(self._plain) < len(datagrams.buffer):
-            self._plain = Buffer(len(datagrams.buffer))
-        likeliest = self._exchange.likeliest
-        good = [False] * datagrams.count
-        if likeliest is not None:
-            good = likeliest.rx.open(datagrams, self._plain)
-            many = datagrams.count > 1 and False not in good
-            if many and self._accept_all(likeliest, datagrams, now):
-                return good
-        at = datagrams.offset
-        for index, is_open in enumerate(good):
-            session = likeliest if is_open else self._open_row(datagrams.run(index, 1))
-            time = unwrap_time(pull_time(datagrams.buffer, at), now=now)
-            good[index] = self._accept(session, time, source, now, size=datagrams.row_size(index))
-            at += datagrams.stride
-        return good
-
-    def _open_row(self, datagram: Batch) -> Session | None:
-        """The session that opens one datagram, which the likeliest did not."""
-        for session in self._exchange.receiving()[1:]:
-            if session.rx.open(datagram, self._plain)[0]:
-                return session
-        return None
-
-    def _accept_all(self, session: Session, datagrams: Batch, now: int) -> bool:
-        """Accept all rows at once if there is nothing to be said against any, else none of them."""
-        times = pull_times(datagrams, now=now)
-        earliest, latest = now - self.settings.timetolerance, now + self.settings.timetolerance
-        if not earliest <= times[0] <= times[-1] <= latest:
-            return False
-        if not session.window.accept_newer(times):
-            return False
-        self._note_opened(session, now)
-        return True
-
-    def _accept(
-        self, session: Session | None, time: int, source: Endpoint, now: int, *, size: int
-    ) -> bool:
-        """Whether data that opened with `session` is to be delivered."""
-        if session is None:
-            # No event: while keys change or after a restart this is what one expects.
-            self._outbox.drop(BadKind.DECRYPT, source, now, is_reported=False)
-            return False
-        if not self._conversation.is_timely(time, source, now):
-            return False
-        if not session.window.accept(time):
-            if self._conversation.expects_copies:
-                self._copies.append(size)
-                return False
-            self._outbox.drop(BadKind.REPLAY, source, now)
-            return False
-        self._note_opened(session, now)
-        return True
-
-    def _note_opened(self, session: Session, now: int) -> None:
-        """Let the next session take over when the peer uses it."""
-        if session is self._exchange.current:
-            return
-        before = self._exchange.sending
-        if not self._exchange.opened_with(session, now):
-            return
-        if before is not session:
-            self._conversation.note_exchange(session, first=before is None, now=now)
-        self._reschedule(now)
+            self._count_received(path, size=sum(sizes), count=len(sizes), now=now)
 
     def _note_data(self, now: int) -> None:
         if self._is_idle(now):
@@ -536,7 +489,9 @@ class Tunnel:
             timetolerance=change.timetolerance or old.timetolerance,
             keepalive=change.keepalive or old.keepalive,
             redundant=old.redundant if change.redundant is None else change.redundant,
+            reorder=old.reorder if change.reorder is None else change.reorder,
         )
+        self._resequencer.limit = max(0, self.settings.reorder)
         self._timeout_at = now
 
     def close(self, now: int) -> None:

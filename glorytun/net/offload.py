@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from glorytun.core.batch import Batch, append
+from glorytun.core.batch import SLACK, Batch, append
 from glorytun.core.wire import OVERHEAD
 from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
 
@@ -30,8 +30,6 @@ ROWS_MAX = 64
 PACKET_MAX = 65535
 _DATAGRAMS_MAX = PACKET_MAX - 20 - 8
 """Bytes of datagrams in one call with UDP_SEGMENT: they make one packet of IPv4 at first."""
-SLACK = 128
-"""Bytes of a buffer behind the last row that `split` may write, or `merge` read."""
 
 _VNET = struct.Struct("=BBHHHH")
 _TCP4, _TCP6, _UDP, _ECN = 1, 4, 5, 0x80
@@ -51,7 +49,6 @@ average; not counting packets of so few bytes, which are mostly TCP's acknowledg
 _ZERO = FULL * 0xC000
 """Zero, modulo FULL, and more than the sum over any row: sums have no sign and 32 bits, so that
 nothing may be taken from less."""
-_WIDE_SWAP = np.uint64(SWAP)
 _NUMBERS_SIZE = 16
 """Of the numbers in a row of the table in `_ends`."""
 
@@ -365,7 +362,7 @@ def _ends(batch: Batch, kind: _Kind) -> list[int]:
     numbers[:, 0] = sums = _sums(batch, kind)
     if not kind.is_v6:
         # Length and identification are all that the header's checksum may differ by.
-        differing = _field(batch, 2, ">u4") * _WIDE_SWAP
+        differing = np.multiply(_field(batch, 2, ">u4"), SWAP, dtype=np.uint64)
         numbers[:, 1] = (differing + _field(batch, 10, "<u2")) % FULL
         numbers[:, 2] = _field(batch, 4, ">u2") - np.arange(count, dtype=np.uint16)
     if not kind.is_udp:

@@ -79,6 +79,7 @@ class Pump:
         due_at = self._tunnel.next_timeout()
         if due_at is not None and now >= due_at:
             self._tunnel.on_timeout(now)
+        self._deliver_held(now)
         self.flush()
         if self._is_paused and not self._set_paused(now) and self._held:
             self._send_held(now)
@@ -99,7 +100,8 @@ class Pump:
 
     def _wait(self, now: int, until: int | None) -> int | None:
         send_at = self._send_at if self._is_paused else None
-        times = [at for at in (self._tunnel.next_timeout(), send_at, until) if at is not None]
+        due = (self._tunnel.next_timeout(), self._tunnel.next_packets_at(), send_at, until)
+        times = [at for at in due if at is not None]
         return min(times) - now if times else None
 
     def _on_udp(self) -> None:
@@ -127,6 +129,13 @@ class Pump:
         for datagrams, path in received:
             packets += self._tunnel.receive(datagrams, path, now)
         self._tun.write(packets)
+        self._deliver_held(now)
+
+    def _deliver_held(self, now: int) -> None:
+        """What was held back to come in order."""
+        due_at = self._tunnel.next_packets_at()
+        if due_at is not None and now >= due_at:
+            self._tun.write(self._tunnel.next_packets(now))
 
     def _on_tun(self) -> None:
         self._served += 1

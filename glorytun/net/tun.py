@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from glorytun.core.batch import MANY, Batch, Buffer, append, append_row
+from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
 from glorytun.net.checksum import fill_in, fill_in_rows
@@ -24,7 +24,6 @@ from glorytun.net.offload import (
     NEEDS_CHECKSUM,
     PLAIN,
     ROWS_MAX,
-    SLACK,
     VNET_SIZE,
     Pieces,
     SuperPacket,

@@ -20,10 +20,10 @@ from glorytun.core.address import (
     format_address,
     is_v4,
 )
-from glorytun.core.batch import MANY, Batch, Buffer, append, append_row
+from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
-from glorytun.net.offload import SLACK, datagrams_together
+from glorytun.net.offload import datagrams_together
 
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10

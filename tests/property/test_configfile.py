@@ -16,7 +16,15 @@ from glorytun.config import (
     TunnelConfig,
 )
 from glorytun.configfile import MOST_BYTES, Configuration, option_values, parse
-from glorytun.core.settings import NO_CLASS, SECOND, CipherChoice, PathMode, PathSettings, PathState
+from glorytun.core.settings import (
+    AUTO,
+    NO_CLASS,
+    SECOND,
+    CipherChoice,
+    PathMode,
+    PathSettings,
+    PathState,
+)
 from glorytun.errors import ConfigError
 from glorytun.options import SECTIONS
 
@@ -111,7 +119,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
         traffic_class=draw(st.sampled_from([0, 32, 40, 152, 184, 192])),
         redundant=draw(st.sampled_from([0, 32, 184, NO_CLASS])),
         firewall_mark=draw(st.integers(0, 2**32 - 1)),
-        reorder=draw(st.sampled_from(["off", "auto", "1ms", "50ms", "1s"])),
+        reorder=draw(st.sampled_from([0, AUTO, SECOND // 1000, SECOND // 20, SECOND])),
     )
     locals_ = draw(
         st.lists(

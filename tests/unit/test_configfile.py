@@ -80,7 +80,7 @@ class TestMeaning:
             traffic_class=184,
             redundant=0x88,
             firewall_mark=42,
-            reorder="50ms",
+            reorder=SECOND // 20,
         )
         assert configuration.paths == (
             PathConfig(
@@ -118,7 +118,7 @@ class TestMeaning:
             traffic_class=192,
             redundant=NO_CLASS,
             firewall_mark=0,
-            reorder="off",
+            reorder=0,
         )
         assert (configuration.paths, configuration.warnings) == ((), ())
 
@@ -381,10 +381,6 @@ class TestExcerpts:
             "tun0.conf:2:6: warning: there is no [Path], so that nothing is sent\n"
             "  Peer=vpn.example.net\n       ^\n"
             "  hint: add a [Path] with Local= for each link to the Internet",
-        ),
-        (
-            "[Tunnel]\nReorder=auto\n",
-            "tun0.conf:2:9: warning: Reorder= has no effect yet\n  Reorder=auto\n          ^",
         ),
     ],
 )

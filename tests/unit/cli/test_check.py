@@ -267,9 +267,7 @@ class TestJson:
         found = document("check", "tun0")
         assert found["file"] == str(path)
         assert (found["usable"], found["errors"]) == (True, [])
-        assert found["warnings"] == [
-            {"line": 3, "column": 9, "message": "Reorder= has no effect yet", "hint": ""}
-        ]
+        assert found["warnings"] == []
         assert found["tunnel"] == {
             "role": "client",
             "bind": "::",

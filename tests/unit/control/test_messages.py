@@ -28,6 +28,7 @@ from glorytun.control.messages import (
     encode_request,
 )
 from glorytun.core.settings import (
+    AUTO,
     NO_CLASS,
     PathChange,
     PathMode,
@@ -64,6 +65,7 @@ settings_changes = st.builds(
     keepalive=within(config.KEEPALIVE),
     traffic_class=within(config.TRAFFIC_CLASS),
     redundant=st.none() | st.sampled_from([NO_CLASS, 0, 0x88, 0xB8]),
+    reorder=st.none() | st.sampled_from([0, AUTO]) | st.integers(10, 10_000).map(lambda n: n * 100),
 )
 requests = st.one_of(
     st.sampled_from([Show(), Bad(), Paths()]),
@@ -153,6 +155,8 @@ def change(**values: object) -> bytes:
         (change(cost=True), "cost must be from 0 to 1000000"),
         (b'{"request":"set","change":{"redundant":184}}', "redundant must be the name of a"),
         (b'{"request":"set","change":{"redundant":"FE"}}', "redundant is no traffic class"),
+        (b'{"request":"set","change":{"reorder":0.05}}', "reorder must be off, auto or a time"),
+        (b'{"request":"set","change":{"reorder":"2s"}}', "reorder must be from 1ms to 1s"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(line: bytes, reason: str) -> None:
@@ -200,6 +204,7 @@ def test_a_tunnel_is_described_in_si_units() -> None:
             "keepalive": 25,
             "traffic_class": 192,
             "redundant": "off",
+            "reorder": "off",
         },
         "features": {"udp_gso": True, "udp_gro": False},
     }

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glorytun.core.batch import Batch, append_row
+from glorytun.core.batch import SLACK, Batch, append_row
 from glorytun.core.wire import OVERHEAD
 from glorytun.net.checksum import row_sums, sum_of
 from glorytun.net.offload import (
     PLAIN,
     ROWS_MAX,
-    SLACK,
     SuperPacket,
     Vnet,
     merge,

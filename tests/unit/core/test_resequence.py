@@ -1,0 +1,55 @@
+"""Packets are held until those of the slowest path are there; what is held has its bounds."""
+
+from glorytun.core.address import Endpoint, PathId
+from glorytun.core.batch import SLACK, Batch
+from glorytun.core.resequence import MARGIN, USED_AFTER, Resequencer
+from glorytun.core.settings import SECOND
+
+FAST, SLOW = (PathId(bytes(15) + bytes([n]), Endpoint(bytes(16), 5000)) for n in (1, 2))
+NOW = 1_800_000_000 * SECOND
+DELAY = 30_000
+
+
+def resequencer(limit: int = SECOND) -> Resequencer:
+    """One that knows that the slow path takes longer by DELAY."""
+    made = Resequencer()
+    made.limit = limit
+    for path, delay in ((FAST, 0), (SLOW, DELAY)):
+        made.put(Batch.of(b"first"), [NOW - delay], path, NOW)
+    made.take(NOW + SECOND)
+    return made
+
+
+def test_rows_keep_their_sizes_and_their_order() -> None:
+    """In one buffer, with room behind them for whoever merges them."""
+    made = resequencer()
+    rows = [b"a" * 50, b"b" * 50, b"c" * 20, b"d" * 70]
+    for index, row in enumerate(rows):
+        made.put(Batch.of(row), [NOW + index], FAST, NOW + index)
+    assert made.next_at == NOW + DELAY + MARGIN
+    assert made.take(NOW + DELAY) == []
+    batches = made.take(NOW + DELAY + MARGIN + 3)
+    assert [bytes(row) for batch in batches for row in batch.rows()] == rows
+    assert len({id(batch.buffer) for batch in batches}) == 1
+    last = batches[-1]
+    assert len(last.buffer) - (last.offset + last.total()) >= SLACK
+    assert batches[0].count == 3  # The last row may be shorter.
+    assert made.next_at is None
+
+
+def test_nothing_waits_for_a_path_that_is_silent() -> None:
+    made = resequencer()
+    later = NOW + USED_AFTER + 1
+    made.put(Batch.of(b"alone"), [later], FAST, later)
+    assert made.next_at == later
+
+
+def test_what_is_held_is_bounded() -> None:
+    """What is too much goes on its way at once, the oldest first."""
+    made = resequencer()
+    taken = []
+    for index in range(10_000):
+        made.put(Batch.of(index.to_bytes(2, "big")), [NOW + index], FAST, NOW + index)
+        taken += [bytes(row) for batch in made.take(NOW + index) for row in batch.rows()]
+    assert len(taken) == 10_000 - 4096
+    assert taken == sorted(taken)
