@@ -3,6 +3,8 @@
 The topology is `configured.home`.
 """
 
+import json
+
 import pytest
 
 from tests.netns.configured import REMOTE, Configured, add_default_route, home, start
@@ -181,3 +183,21 @@ def test_a_link_with_a_quota(lab: Lab, tunnels: Tunnels) -> None:
     assert pair.client.quota(SECOND)["used"] >= used
     pair.client.reconfigure(f"Local=link1\n{rate}", f"Local=link2\n{rate}\nQuota=1G")
     pair.wait_running(2)
+
+
+def test_order_can_be_asked_for(lab: Lab, tunnels: Tunnels) -> None:
+    """Packets of a kernel arrive, also large transfers, while they are held back for it."""
+    rate = "Rate=fixed\nRateTx=50mbit"
+    sections = [f"Local=link{number}\n{rate}" for number in (1, 2)]
+    pair = start(tunnels, home(lab), *sections, tunnel="Reorder=50ms\n")
+    pair.wait_running(2)
+    for up in (True, False):
+        pair.transfer(size=2_000_000, up=up)
+    pair.ping(4)
+    pair.ping(6)
+    assert (
+        json.loads(pair.client.command("show", "json"))["tunnel"]["settings"]["reorder"] == "50ms"
+    )
+    pair.server.command("set", "reorder", "20ms")
+    pair.client.command("set", "reorder", "off")
+    pair.transfer(size=2_000_000)
