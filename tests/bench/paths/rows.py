@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.bench.paths.loads import Action, Seen
+from tests.bench.paths.loads import LOST_PING, Action, Seen
 from tests.bench.paths.scene import Options, Players, Scene, achievable
 from tests.emulator.model import Profile
 from tests.wan import DOWN, UP
@@ -12,7 +12,8 @@ from tests.wan import DOWN, UP
 USED = 0.02
 """Share of the load above which a path counts as used."""
 SETTLED = 0.85
-"""Share of what the links can carry at which a rate has settled."""
+"""Share of what the links can carry at which a rate has settled, over two seconds: BBR itself is
+silent for 0.2 s in ten."""
 CALM = 30.0
 """ms above the base at which pings have settled."""
 LATE = 5.0
@@ -118,7 +119,7 @@ def settled(seen: Seen, start: float, end: float, *, possible: float, base: floa
     steps = int((end - start) * 10)
     for step in range(steps):
         moment = start + step / 10
-        if moment + 1 <= end and seen.mbit(moment, moment + 1) < SETTLED * possible:
+        if moment + 2 <= end and seen.mbit(moment, moment + 2) < SETTLED * possible:
             at = max(at, moment + 1)
     for moment, ms in seen.pings:
         if start <= moment < end - 0.2 and ms > base + CALM:
