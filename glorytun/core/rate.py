@@ -2,9 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
 
 from glorytun.core.settings import SECOND
+from glorytun.core.status import Limit
 
 RATE_UNLIMITED = 1_250_000_000
 """bytes/s (10 Gbit/s): stands for no limit at all. 0.3.4 never sends on a path whose rate is 0,
@@ -40,17 +40,6 @@ _FUTILE = 5
 _REPLIES_MAX = 12
 """Replies that are looked at together where delays vary much."""
 _RATE_MIN = 62_500
-
-
-class Limit(StrEnum):
-    """What keeps a path from carrying more."""
-
-    APPLICATION = "application"
-    """There is no more to send."""
-    RATE = "rate"
-    """The rate that the user or the peer gave."""
-    QUEUE = "queue"
-    """What queues up on the way when more is sent: the link is full."""
 
 
 class Shaper:
