@@ -41,6 +41,8 @@ class Wire:
     """What one path does to datagrams, in both directions; may be changed while it is used."""
 
     delay: int = 10 * MILLISECOND
+    delay_down: int | None = None
+    """From the server to the client, where that isn't as from the client to the server."""
     jitter: int = 0
     """µs added at random: with more than the gap between datagrams, they are reordered."""
     loss: float = 0.0
@@ -53,13 +55,14 @@ class Wire:
     client_port: int = PORT
     """As the server sees it: changes when a NAT forgets it."""
 
-    def arrivals(self, size: int, random: Random) -> Iterator[int]:
-        """After how many µs copies of a datagram arrive."""
+    def arrivals(self, size: int, random: Random, *, up: bool) -> Iterator[int]:
+        """After how many µs copies of a datagram arrive, which goes to the server if `up`."""
         if self.cut or size + self.headers > self.mtu or random.random() < self.loss:
             return
         copies = 2 if random.random() < self.duplication else 1
+        delay = self.delay if up or self.delay_down is None else self.delay_down
         for _ in range(copies):
-            yield self.delay + (random.randrange(self.jitter) if self.jitter else 0)
+            yield delay + (random.randrange(self.jitter) if self.jitter else 0)
 
 
 class Side:
@@ -227,7 +230,7 @@ class Simulation:
         other = self.server if side.client else self.client
         for row in datagrams.rows():
             self.captured = [*self.captured[-99:], (other, index, bytes(row))]
-            for after in self.wires[index].arrivals(len(row), self.random):
+            for after in self.wires[index].arrivals(len(row), self.random, up=side.client):
                 item = (self.now + after, next(self._order), other, index, bytes(row))
                 heapq.heappush(self._queue, item)
 

@@ -110,7 +110,6 @@ class Wan:
     def __init__(self, lab: Lab, *profiles: Profile, seed: int = 1) -> None:
         """A link for each profile, which holds for both directions."""
         client, server, middle = (lab.host(name) for name in ("client", "server", "wan"))
-        self._middle = middle
         self.topology = Topology(client=client, server=server, links=(), server_link=1)
         self.links = [EmulatedLink(self, index) for index in range(len(profiles))]
         self._profiles = profiles

@@ -116,6 +116,15 @@ def clock_difference(offset: float) -> str:
     return f"the peer's clock is {format_time(abs(offset))} {'ahead' if offset > 0 else 'behind'}"
 
 
+_LIMITS = {
+    "application": "none, there is no more to send",
+    "rate": "the rate that was given",
+    "queue": "the link: more would queue up on the way",
+    "loss": "the link loses too much",
+}
+"""What keeps us from sending more, as `core.status.Limit` has it."""
+
+
 def _path(path: dict[str, Any]) -> str:
     settings = path["settings"]
     return _block(
@@ -127,6 +136,7 @@ def _path(path: dict[str, Any]) -> str:
             ("rtt", _rtt(path)),
             ("tx", _direction(path["tx"], ceiling=settings["rate_tx"], mode=settings["rate"])),
             ("rx", _direction(path["rx"], ceiling=settings["rate_rx"], mode="")),
+            ("limit", _LIMITS.get(path["limit"], path["limit"])),
             *([("quota", _quota(path["quota"]))] if path["quota"] else []),
             (
                 "settings",

@@ -216,6 +216,8 @@ def describe_path(status: PathStatus, *, quota: dict[str, int] | None = None) ->
         "mtu": status.mtu or None,
         "rtt": _time_or_none(status.rtt),
         "rtt_variation": status.rttvar / SECOND if status.rtt else None,
+        "limit": status.limit.value,
+        "queue": status.queue / SECOND,
         "tx": _direction(status.tx),
         "rx": _direction(status.rx),
         "last_received_at": _time_or_none(status.last_received_at),

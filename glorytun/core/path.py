@@ -11,7 +11,7 @@ from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import LINK_OVERHEAD, RATE_UNLIMITED, RateEstimator, Shaper
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
-from glorytun.core.status import Condition, DirectionStatus, PathStatus
+from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD
 
 # What the protocol says (PROTOCOL 3).
@@ -369,4 +369,6 @@ class Path:
                 total=self.rx_total,
             ),
             last_received_at=self.rx_at,
+            limit=Limit.LOSS if self.condition == Condition.LOSSY else self.estimator.limit,
+            queue=self.estimator.queue,
         )

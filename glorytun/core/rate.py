@@ -2,9 +2,9 @@
 
 from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
 
 from glorytun.core.settings import SECOND
+from glorytun.core.status import Limit
 
 RATE_UNLIMITED = 1_250_000_000
 """bytes/s (10 Gbit/s): stands for no limit at all. 0.3.4 never sends on a path whose rate is 0,
@@ -29,12 +29,14 @@ QUEUE_MAX = 10_000
 _DRAIN = SECOND // 4
 """µs in which a queue that is too long is to be gone; where there is none the rate grows by
 QUEUE_GOAL of that with each interval."""
-_CUT_MOST = 2
-"""A cut leaves at least this part of what is delivered."""
+_CUT_MOST, _CUT_MOST_DOUBTED = 2, 8
+"""A cut takes at most this part of what is delivered; and of a path that seemed to do well."""
+_DOUBT = 4
+"""Replies more that it takes to believe that such a path has too long a queue."""
 _INTERVAL = SECOND * 9 // 100
 """µs between adjustments at the least: a beat, or nearly."""
-_FASTER_AFTER = 8
-"""Intervals without a queue after which the rate grows faster, up to so many times as fast."""
+_FASTER_AFTER, _FASTER_MOST = 8, 4
+"""Intervals without a queue after which the rate grows faster, again and again, so many times."""
 _MEMORY = 10 * SECOND
 _NO_QUEUE = 2_000
 _LOOK_AFTER = 8 * SECOND
@@ -44,17 +46,8 @@ _FUTILE = 5
 _REPLIES_MAX = 12
 """Replies that are looked at together where delays vary much."""
 _RATE_MIN = 62_500
-
-
-class Limit(StrEnum):
-    """What keeps a path from carrying more."""
-
-    APPLICATION = "application"
-    """There is no more to send."""
-    RATE = "rate"
-    """The rate that the user or the peer gave."""
-    QUEUE = "queue"
-    """What queues up on the way when more is sent: the link is full."""
+_RATE_MIN_LOSSY, _LOSS_PART = 250_000, 20
+"""What is above that, and loses more than one in so many, may be in bursts."""
 
 
 class Shaper:
@@ -257,6 +250,12 @@ class RateEstimator:
         delivered = (last.delivered - first.delivered) * SECOND // (last.at - first.at)
         return pushed, delivered
 
+    def _is_losing(self) -> bool:
+        """Whether less arrived than was sent, by the count of bytes: clocks have no part in it."""
+        first, last = self._points[-min(3, len(self._points))], self._points[-1]
+        pushed = last.frames - first.frames
+        return (pushed - (last.delivered - first.delivered)) * _LOSS_PART > pushed
+
     def _adjust(self, *, now: int) -> None:
         if self._rate_looked:
             self._set(self._rate_looked, now)
@@ -266,24 +265,37 @@ class RateEstimator:
         if self.queue <= _NO_QUEUE:
             self._seen_at = now
         is_used = pushed * 8 >= self.rate * 7
-        is_queued = self.queue > QUEUE_MAX + 2 * self._jitter
-        if is_queued and (is_used or pushed > delivered + delivered // 16):
-            self._shrink(pushed, delivered, now)
-            self.limit = Limit.QUEUE
+        if self.queue > QUEUE_MAX + 2 * self._jitter:
+            is_ours = is_used or pushed > delivered + delivered // 16
+            if self._is_sure(is_ours=is_ours):
+                self._shrink(pushed, delivered, now, is_ours=is_ours)
         elif is_used:
             self._cuts = self._signs = 0
             self._follow(pushed, delivered, now)
+        elif self._is_losing() and pushed > _RATE_MIN_LOSSY:
+            # Bursts that the link's queue had no room for, and gone before the reply.
+            if self._is_sure(is_ours=True):
+                self._set(min(self.rate, max(delivered, _RATE_MIN_LOSSY)), now)
+                self.limit = Limit.QUEUE
+                self._calm = _FASTER_AFTER * _FASTER_MOST
         else:
-            self._cuts = self._signs = self._calm = 0
+            self._cuts = self._signs = 0
             self.limit = Limit.APPLICATION
 
-    def _shrink(self, pushed: int, delivered: int, now: int) -> None:
+    def _is_sure(self, *, is_ours: bool) -> bool:
+        """Whether there is too long a queue, after one more reply that says so.
+
+        One long delay may be a hiccup of either host; where delays vary much, some more may. And
+        where all arrives that is sent, below the rate, it takes more to believe that it's ours.
+        """
+        self._signs += 1
+        needed = self._jitter // 2000 + (self.queue < 3 * QUEUE_MAX) + (0 if is_ours else _DOUBT)
+        return self._signs > needed
+
+    def _shrink(self, pushed: int, delivered: int, now: int, *, is_ours: bool) -> None:
         """There is too much under way: send less than arrives, for as long as that helps."""
         self._calm = 0
-        self._signs += 1
-        # One long delay may be a hiccup of either host; where delays vary much, some more may.
-        if self._signs <= self._jitter // 2000 + (self.queue < 3 * QUEUE_MAX):
-            return
+        self.limit = Limit.QUEUE
         self._cuts += 1
         if self._cuts == 1:
             self._queue_before, self._rate_before = self.queue, self.rate
@@ -292,13 +304,14 @@ class RateEstimator:
             if is_futile and pushed < delivered + delivered // 16:
                 self._delays.forget()
                 self._trips.forget()
-                self._cuts = 0
+                self._cuts = self._signs = 0
                 self._set(self._rate_before, now)
                 return
             self._cuts = 1
             self._queue_before, self._rate_before = self.queue, self.rate
         less = delivered * (self.queue - QUEUE_GOAL) // (_DRAIN + 4 * self._jitter)
-        self._set(delivered - min(less, delivered // _CUT_MOST), now)
+        most = delivered // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
+        self._set(delivered - min(less, most), now)
 
     def _follow(self, pushed: int, delivered: int, now: int) -> None:
         """The path is in full use: keep it so, and see whether it carries more."""
@@ -309,7 +322,7 @@ class RateEstimator:
             self._set(min(self.rate, delivered - less), now)
         else:
             self._calm += 1
-            faster = 1 + min(self._calm, _FASTER_AFTER * 4) // _FASTER_AFTER
+            faster = 1 + min(self._calm // _FASTER_AFTER, _FASTER_MOST)
             more = self.rate * max(0, QUEUE_GOAL - self.queue) * faster // _DRAIN
             self._set(self.rate + more, now)
             self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE

@@ -19,9 +19,22 @@ class Condition(StrEnum):
     LOSSY = "lossy"
     """It loses more than `loss_limit`."""
     WAITING = "waiting"
-    """It works, but is a backup and another path is running."""
+    """It works, but is a backup and another path is running, or would hold the others up."""
     RUNNING = "running"
     """Data is sent on it."""
+
+
+class Limit(StrEnum):
+    """What keeps us from sending more on a path."""
+
+    APPLICATION = "application"
+    """There is no more to send."""
+    RATE = "rate"
+    """The rate that the user or the peer gave."""
+    QUEUE = "queue"
+    """The link is full: more would queue up on the way."""
+    LOSS = "loss"
+    """It loses too much to be used."""
 
 
 class BadKind(StrEnum):
@@ -90,6 +103,9 @@ class PathStatus:
     rx: DirectionStatus
     last_received_at: int
     """µs since the epoch; 0 = never."""
+    limit: Limit = Limit.APPLICATION
+    queue: int = 0
+    """µs that what we send waits on the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

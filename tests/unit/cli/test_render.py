@@ -69,6 +69,7 @@ path 192.168.1.2 to 203.0.113.9:5000
   rtt       12.3 ms, varies by 1.2 ms
   tx        960 kbit/s (auto, at most 1 Mbit/s), 1.2 % lost, 1.3 MB in 1100 datagrams
   rx        unlimited, 0 % lost, 8 MB in 6100 datagrams
+  limit     none, there is no more to send
   settings  beat 100 ms, losslimit 30 %
 
 path 2001:db8::2 to [2001:db8::1]:5000
@@ -78,6 +79,7 @@ path 2001:db8::2 to [2001:db8::1]:5000
   rtt       not measured yet
   tx        960 kbit/s (auto), 1.2 % lost, 1.3 MB in 1100 datagrams
   rx        unlimited, 0 % lost, 8 MB in 6100 datagrams
+  limit     none, there is no more to send
   settings  beat 100 ms, losslimit 100 %"""
     )
 

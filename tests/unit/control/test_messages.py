@@ -228,6 +228,8 @@ def test_a_path_is_described_in_si_units() -> None:
         "mtu": 1450,
         "rtt": 0.0123,
         "rtt_variation": 0.0012,
+        "limit": "application",
+        "queue": 0.0,
         "tx": {"rate": 120_000, "loss": 3 / 255, "bytes": 1_300_000, "datagrams": 1100},
         "rx": {"rate": 0, "loss": 0, "bytes": 8_000_000, "datagrams": 6100},
         "last_received_at": 1.7e9 + 100,

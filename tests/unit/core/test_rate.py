@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
-from glorytun.core.rate import BURST, DEBT_MAX, RATE_UNLIMITED, Limit, RateEstimator, Shaper
+from glorytun.core.rate import BURST, DEBT_MAX, RATE_UNLIMITED, RateEstimator, Shaper
 from glorytun.core.settings import SECOND
+from glorytun.core.status import Limit
 from tests.unit.core.peer import NOW
 
 LINK = 20_000_000 // 8
