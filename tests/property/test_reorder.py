@@ -6,6 +6,7 @@ from glorytun.core.settings import AUTO, SECOND, SettingsChange
 from tests.property.test_tunnel_scenarios import started
 from tests.simulation import MILLISECOND, Simulation, Wire
 
+RATE = 10_000_000
 FAST, SLOW = 10 * MILLISECOND, 40 * MILLISECOND
 
 
@@ -19,7 +20,7 @@ def sent_in_turn(simulation: Simulation, count: int = 400) -> dict[bytes, int]:
     for index in range(count):
         packet = simulation.packet(1000)
         for path in range(2):
-            simulation.set_path(path, cost=(index + path) % 2)
+            simulation.set_path(path, cost=(index + path) % 2, rate_tx=RATE, fixed_rate=True)
         assert simulation.send(client, packet)
         if index >= 40:
             times[packet] = simulation.now
