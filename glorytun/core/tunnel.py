@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from glorytun.core.address import PathId
+from glorytun.core.backlog import LIMIT_MIN
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
@@ -51,6 +52,8 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
+BACKLOG_MAX = 8_000_000
+"""Bytes of packets that may wait for a path, however fast all are."""
 SEND_MAX = 256
 """Packets in a batch given to `send`."""
 _EVEN = bytes(range(0, 256, 2))
@@ -132,6 +135,12 @@ class Tunnel:
             return None
         ready_at = self._paths.scheduler.ready_at(now)
         return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
+
+    @property
+    def backlog_max(self) -> int:
+        """Bytes of packets that may wait for `send`: what leaves in 0.2 s, within bounds."""
+        rate = sum(path.shaper.rate for path in self._paths if path.works)
+        return min(max(LIMIT_MIN, rate // 5), BACKLOG_MAX)
 
     @property
     def mtu(self) -> int:

@@ -1,14 +1,14 @@
 """Moves packets and datagrams between the TUN device, the tunnel and the UDP socket.
 
-Packets are read from the TUN only when a path has credit for them: the backlog waits in the
-device's own queue, where the kernel manages it.
+What waits for a path with credit is taken out of the TUN nevertheless, where it could only wait in
+the order in which it came: `backlog.py` says why.
 """
 
 import errno
-from collections import deque
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
+from glorytun.core.backlog import Backlog
 from glorytun.core.batch import MANY, Batch
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
@@ -49,15 +49,11 @@ class Pump:
         self._clock = clock
         self._loop = loop
         self._on_send_failure = on_send_failure
-        self._is_paused = False
-        self._is_paced = False
-        """Whether the paths' credit has ended since the TUN was empty."""
         self._is_behind = False
         """Whether more waits in the socket than was taken in its turn."""
-        self._held: deque[Batch] = deque()
-        """Packets that were read, and are sent when a path has credit for them."""
+        self._backlog = Backlog()
         self._send_at: int | None = None
-        """When the TUN may be read again, while that is known."""
+        """When a path has credit for what waits, while that is known."""
         self._served = 0
         """How often the TUN had its turn."""
         self._has_slept = True
@@ -69,7 +65,7 @@ class Pump:
         """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
         before = self._clock.now()
         served = self._served
-        is_due = self._tun.has_more and not self._is_paused
+        is_due = self._tun.has_more
         ready = self._loop.wait(0 if is_due else self._wait(before, until))
         self._has_slept = self._clock.now() - before > AWAKE
         self._loop.call_back(ready)
@@ -81,14 +77,13 @@ class Pump:
             self._tunnel.on_timeout(now)
         self._deliver_held(now)
         self.flush()
-        if self._is_paused and not self._set_paused(now) and self._held:
-            self._send_held(now)
+        if self._backlog and self._may_send(now):
+            self._send_backlog(now)
 
     def drain(self, until: int) -> None:
         """Only deliver what still arrives, until then (µs since the epoch), and send nothing."""
         self._loop.remove_reader(self._udp.fileno())
-        if not self._is_paused:
-            self._loop.remove_reader(self._tun.fileno())
+        self._loop.remove_reader(self._tun.fileno())
         self._loop.add_reader(self._udp.fileno(), self._deliver)
         while (now := self._clock.now()) < until:
             self._loop.turn(until - now)
@@ -99,7 +94,7 @@ class Pump:
             self._send(*outgoing)
 
     def _wait(self, now: int, until: int | None) -> int | None:
-        send_at = self._send_at if self._is_paused else None
+        send_at = self._send_at if self._backlog else None
         due = (self._tunnel.next_timeout(), self._tunnel.next_packets_at(), send_at, until)
         times = [at for at in due if at is not None]
         return min(times) - now if times else None
@@ -143,35 +138,37 @@ class Pump:
             self._forward_some(1)
             return
         for _ in range(1 if self._is_behind else TURNS_OUT):
-            if not self._forward_some() or self._tun.is_drained:
+            self._forward_some()
+            if self._tun.is_drained:
                 return
 
-    def _forward_some(self, most: int = MANY) -> bool:
-        """Send what waits in the TUN; False if no path has credit for more."""
+    def _forward_some(self, most: int = MANY) -> None:
+        """Take what waits in the TUN, and send as much of it as paths have credit for."""
         now = self._clock.now()
-        if self._set_paused(now):
-            return False
-        if not self._held:
-            self._held.extend(self._tun.read(most, is_paced=self._is_paced))
-            self._is_paced = self._is_paced and not self._tun.is_drained
-        self._send_held(now)
-        return True
+        for packets in self._tun.read(most, is_paced=bool(self._backlog)):
+            rest: Batch | None = packets
+            while rest is not None and not self._backlog and self._may_send(now):
+                rest = _behind(rest, self._forward(rest, now))
+            if rest is not None:
+                self._backlog.limit = self._tunnel.backlog_max
+                self._backlog.put(rest)
 
-    def _send_held(self, now: int) -> None:
-        """Send what was read, now that a path has credit, as far as that goes."""
-        held = self._held
-        while held:
-            packets = held.popleft()
-            sent = self._tunnel.send(packets, now)
-            if sent is not None:
-                rest = packets.count - sent.datagrams.count
-                if rest:
-                    held.appendleft(packets.run(sent.datagrams.count, rest))
-                self._send(*sent)
-            else:
-                self._answer_too_big(packets)
-            if held and self._set_paused(now):
+    def _send_backlog(self, now: int) -> None:
+        """Send what waits, as far as paths have credit."""
+        backlog = self._backlog
+        while (packets := backlog.next()) is not None:
+            backlog.took(self._forward(packets, now))
+            if not self._may_send(now):
                 return
+
+    def _forward(self, packets: Batch, now: int) -> int:
+        """Send the first packets; how many of them need not be tried again."""
+        sent = self._tunnel.send(packets, now)
+        if sent is None:
+            self._answer_too_big(packets)
+            return packets.count
+        self._send(*sent)
+        return sent.datagrams.count
 
     def _answer_too_big(self, packets: Batch) -> None:
         """Tell the sender of packets that were dropped what fits, if that is why."""
@@ -181,19 +178,9 @@ class Pump:
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 
-    def _set_paused(self, now: int) -> bool:
-        """Stop reading the TUN, or read it again, as the tunnel takes packets or not."""
+    def _may_send(self, now: int) -> bool:
         self._send_at = self._tunnel.next_send_at(now)
-        paused = self._send_at is None or self._send_at > now
-        if paused != self._is_paused:
-            self._is_paused = paused
-            # Taken out altogether: epoll reports an error of the device even to who wants nothing.
-            if paused:
-                self._is_paced = True
-                self._loop.remove_reader(self._tun.fileno())
-            else:
-                self._loop.add_reader(self._tun.fileno(), self._on_tun)
-        return paused
+        return self._send_at is not None and self._send_at <= now
 
     def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:
         if copy_path is not None:
@@ -205,3 +192,8 @@ class Pump:
             self._tunnel.on_unsent(path, datagrams)
         elif failure:
             self._on_send_failure(path, failure)
+
+
+def _behind(packets: Batch, count: int) -> Batch | None:
+    """Those behind the first ones, if any."""
+    return packets.run(count, packets.count - count) if count < packets.count else None

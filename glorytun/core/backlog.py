@@ -1,0 +1,174 @@
+"""Packets that wait for a path: a queue for each flow, so that none waits behind another's.
+
+A TUN device can't do that: what the kernel hands to it waits in a ring, in order, and its queue
+discipline is always empty (tun_net_xmit() in drivers/net/tun.c). So all is taken out of there, and
+flows take turns here, as in RFC 8290: first one that was silent, then each with some bytes. So a
+call or a ping waits for no download, and what is too much is taken from the longest queue.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from glorytun.core.batch import Batch
+from glorytun.core.wire import OVERHEAD, TIME_SIZE
+
+# What this implementation chose.
+
+QUANTUM = 3000
+"""Bytes that a flow sends before it is another's turn."""
+FLOWS_MAX = 500
+"""What is more shares one queue: the longest has to be found fast."""
+LIMIT_MIN = 128_000
+"""Bytes of packets that may wait, however slow the paths are."""
+
+_REST = b"rest"
+_V4_COLUMNS = np.array([0, 9, *range(12, 24)])
+_V6_COLUMNS = np.array([0, 6, *range(8, 44)])
+"""Where version, protocol, addresses and ports are, without options."""
+_HAS_PORTS = (6, 17)
+"""TCP and UDP."""
+
+
+class _Flow:
+    __slots__ = ("credit", "key", "rows", "size")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.rows: deque[Batch] = deque()
+        self.size = 0
+        self.credit = QUANTUM
+
+
+class Backlog:
+    """See the module. What it holds is copied."""
+
+    __slots__ = ("_flows", "_new", "_old", "dropped", "limit", "size")
+
+    def __init__(self) -> None:
+        self._flows: dict[bytes, _Flow] = {}
+        self._new: deque[_Flow] = deque()
+        """Those that have been silent; the first is next."""
+        self._old: deque[_Flow] = deque()
+        self.size = 0
+        """Bytes of all packets that wait."""
+        self.limit = LIMIT_MIN
+        """Bytes from which on the longest queue loses packets."""
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return self.size > 0
+
+    def put(self, packets: Batch) -> None:
+        """Packets to wait."""
+        for rows in _by_flow(packets):
+            key = flow_key(rows.buffer, rows.offset)
+            flow = self._flows.get(key)
+            if flow is None and len(self._flows) >= FLOWS_MAX:
+                key = _REST
+                flow = self._flows.get(key)
+            if flow is None:
+                flow = self._flows[key] = _Flow(key)
+                self._new.append(flow)
+            size = rows.total()
+            flow.rows.append(_copy(rows))
+            flow.size += size
+            self.size += size
+        while self.size > self.limit:
+            self._drop()
+
+    def next(self) -> Batch | None:
+        """Packets of the flow whose turn it is; tell `took` how many of them are gone."""
+        while queue := self._new or self._old:
+            flow = queue[0]
+            if flow.credit > 0 and flow.rows:
+                return self._share(flow)
+            queue.popleft()
+            if flow.rows:
+                flow.credit += QUANTUM
+                self._old.append(flow)
+            elif queue is self._new and self._old:
+                self._old.append(flow)  # It takes turns with the others before it is new again.
+            else:
+                del self._flows[flow.key]
+        return None
+
+    def took(self, count: int) -> None:
+        """So many of those that `next` returned have left, or can't."""
+        flow = (self._new or self._old)[0]
+        flow.credit -= self._pop(flow, count)
+
+    def _share(self, flow: _Flow) -> Batch:
+        """What it may send now; all of it while no other flow waits."""
+        rows = flow.rows[0]
+        if len(self._flows) == 1:
+            return rows
+        return rows.run(0, min(rows.count, -(-flow.credit // rows.size)))
+
+    def _pop(self, flow: _Flow, count: int) -> int:
+        """Take a flow's first rows away; their bytes."""
+        rows = flow.rows.popleft()
+        taken = rows.run(0, count).total()
+        if count < rows.count:
+            flow.rows.appendleft(rows.run(count, rows.count - count))
+        flow.size -= taken
+        self.size -= taken
+        return taken
+
+    def _drop(self) -> None:
+        """The oldest packet of the longest queue: so TCP learns of it first."""
+        self._pop(max(self._flows.values(), key=lambda flow: flow.size), 1)
+        self.dropped += 1
+
+
+def _copy(rows: Batch) -> Batch:
+    """The same, with the room around each row that sealing takes."""
+    start = rows.offset - TIME_SIZE
+    room = max(rows.count * rows.stride, rows.total() + OVERHEAD)
+    kept = rows.buffer[start : start + room]
+    kept += bytes(room - len(kept))
+    return Batch(kept, TIME_SIZE, rows.stride, rows.count, rows.size, rows.last)
+
+
+def _by_flow(packets: Batch) -> Iterator[Batch]:
+    """The rows, as one batch for each stretch that is of one flow."""
+    if packets.count == 1:
+        yield packets
+        return
+    first = 0
+    for end in [*_changes(packets), packets.count]:
+        yield packets.run(first, end - first)
+        first = end
+
+
+def _changes(packets: Batch) -> list[int]:
+    """Rows whose flow isn't that of the row before."""
+    columns = _V6_COLUMNS if packets.buffer[packets.offset] >> 4 == 6 else _V4_COLUMNS
+    wide = int(columns[-1]) + 1
+    if packets.last < wide:
+        return list(range(1, packets.count))
+    shape, strides = (packets.count, wide), (packets.stride, 1)
+    table: npt.NDArray[np.uint8]
+    table = np.ndarray(shape, np.uint8, packets.buffer, packets.offset, strides)[:, columns]
+    differs = (table[1:] != table[:-1]).any(axis=1)
+    return [int(row) + 1 for row in differs.nonzero()[0]]
+
+
+def flow_key(buffer: bytearray, at: int) -> bytes:
+    """What the packets of one flow share: protocol, addresses, ports."""
+    version = buffer[at] >> 4
+    if version == 4:
+        protocol, ports = buffer[at + 9], at + 4 * (buffer[at] & 15)
+        is_part = buffer[at + 6] & 0x3F or buffer[at + 7]  # Of a fragmented packet.
+        key = buffer[at + 12 : at + 20]
+    elif version == 6:
+        protocol, ports, is_part = buffer[at + 6], at + 40, 0
+        key = buffer[at + 8 : at + 40]
+    else:
+        return b""
+    key.append(protocol)
+    if protocol in _HAS_PORTS and not is_part:
+        key += buffer[ports : ports + 4]
+    return bytes(key)

@@ -1,0 +1,179 @@
+"""Packets wait by flow, so that none waits behind another's."""
+
+from collections import Counter
+
+import pytest
+
+from glorytun.core.backlog import FLOWS_MAX, LIMIT_MIN, QUANTUM, Backlog, flow_key
+from glorytun.core.batch import Batch, append
+from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
+
+TCP, UDP, ICMP = 6, 17, 1
+
+
+def packet(flow: int, number: int = 0, *, size: int = 1000, version: int = 4) -> bytes:
+    """Of a flow over UDP."""
+    ports = flow.to_bytes(2, "big") + b"\x00\x35"
+    if version == 4:
+        head = bytes([0x45, 0]) + bytes(7) + bytes([UDP]) + bytes(2) + bytes(8)
+    else:
+        head = b"\x60" + bytes(5) + bytes([UDP, 64]) + bytes(32)
+    return (head + ports + bytes(4) + number.to_bytes(4, "big")).ljust(size, b"p")
+
+
+def rows(*packets: bytes) -> list[Batch]:
+    """As the TUN has them: in one buffer, with room around each."""
+    buffer = bytearray(sum(map(len, packets)) + OVERHEAD * len(packets) + 64)
+    batches: list[Batch] = []
+    at = TIME_SIZE
+    for one in packets:
+        buffer[at : at + len(one)] = one
+        at = append(batches, Batch(buffer, at, len(one) + OVERHEAD, 1, len(one), len(one)))
+    return batches
+
+
+def put(backlog: Backlog, *packets: bytes) -> None:
+    for batch in rows(*packets):
+        backlog.put(batch)
+
+
+def taken(backlog: Backlog, most: int = 1000) -> list[bytes]:
+    """Packets in their turn, one at a time."""
+    found: list[bytes] = []
+    while len(found) < most and (batch := backlog.next()) is not None:
+        found.append(bytes(next(batch.rows())))
+        backlog.took(1)
+    return found
+
+
+def test_what_goes_in_comes_out_in_order() -> None:
+    packets = [packet(1, number) for number in range(20)] + [packet(1, 20, size=100)]
+    backlog = Backlog()
+    put(backlog, *packets)
+    assert backlog.size == sum(map(len, packets))
+    assert taken(backlog) == packets
+    assert not backlog
+    assert backlog.next() is None
+
+
+def test_what_waits_is_a_copy_with_room_to_seal() -> None:
+    backlog = Backlog()
+    (batch,) = rows(packet(1, 1), packet(1, 2), packet(1, 3, size=700))
+    backlog.put(batch)
+    batch.buffer[:] = bytes(len(batch.buffer))
+    found = backlog.next()
+    assert found is not None
+    assert [bytes(row)[:32] for row in found.rows()] == [packet(1, n)[:32] for n in (1, 2, 3)]
+    assert found.offset >= TIME_SIZE
+    end = found.offset + (found.count - 1) * found.stride + found.last
+    assert len(found.buffer) >= end + TAG_SIZE
+    assert found.stride >= found.size + OVERHEAD
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_flow_that_was_silent_comes_first(version: int) -> None:
+    backlog = Backlog()
+    put(backlog, *(packet(1, number, version=version) for number in range(100)))
+    assert len(taken(backlog, 10)) == 10
+    ping = packet(2, size=100, version=version)
+    put(backlog, ping)
+    assert ping in taken(backlog, 4)
+
+
+def test_flows_take_turns() -> None:
+    """By bytes, not by packets."""
+    backlog = Backlog()
+    put(backlog, *(packet(1, number, size=1400) for number in range(60)))
+    put(backlog, *(packet(2, number, size=200) for number in range(200)))
+    found = taken(backlog, 100)
+    sizes = Counter(one[20:22] for one in found for _ in range(len(one)))
+    small, large = sorted(sizes.values())
+    assert large - small <= 2 * QUANTUM
+
+
+def test_one_flow_alone_has_all_its_rows_at_once() -> None:
+    """Many of them leave in one call of the kernel."""
+    backlog = Backlog()
+    put(backlog, *(packet(1, number) for number in range(50)))
+    found = backlog.next()
+    assert found is not None
+    assert found.count == 50
+    put(backlog, packet(2))
+    found = backlog.next()
+    assert found is not None
+    assert found.total() <= QUANTUM + 1000
+
+
+def test_what_is_too_much_is_taken_from_the_longest() -> None:
+    """Its oldest: the rest comes in order, and the other flow loses nothing."""
+    backlog = Backlog()
+    call = [packet(2, number, size=200) for number in range(50)]
+    put(backlog, *call)
+    for number in range(0, 1000, 10):
+        put(backlog, *(packet(1, each) for each in range(number, number + 10)))
+        assert backlog.size <= LIMIT_MIN
+    assert backlog.dropped == 1000 - (LIMIT_MIN - sum(map(len, call))) // 1000
+    found = taken(backlog)
+    assert [one for one in found if one in call] == call
+    bulk = [int.from_bytes(one[28:32], "big") for one in found if one not in call]
+    assert bulk == list(range(backlog.dropped, 1000))
+
+
+def test_flows_in_one_batch_are_told_apart() -> None:
+    mixed = [packet(flow, number) for number in range(8) for flow in (1, 2, 3)]
+    backlog = Backlog()
+    put(backlog, *mixed)
+    found = taken(backlog)
+    assert sorted(found) == sorted(mixed)
+    for flow in (1, 2, 3):
+        own = [one for one in found if one[20:22] == bytes([0, flow])]
+        assert own == [packet(flow, number) for number in range(8)]
+
+
+def test_flows_without_number_share_a_queue() -> None:
+    """One that was there before has its own still."""
+    backlog = Backlog()
+    call = packet(1, size=100)
+    put(backlog, call)
+    put(backlog, *(packet(flow, size=100) for flow in range(2, 1200)))
+    assert len(backlog._flows) <= FLOWS_MAX + 1
+    assert len(taken(backlog)) == 1000
+
+
+def test_nothing_is_kept_of_flows_that_have_ended() -> None:
+    backlog = Backlog()
+    for number in range(5000):
+        put(backlog, packet(number % 60000, size=100))
+        if number % 3 == 2:
+            taken(backlog)
+    taken(backlog)
+    assert len(backlog._flows) == len(backlog._new) == len(backlog._old) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (packet(1), packet(1, 9, size=40), True),
+        (packet(1), packet(2), False),
+        (packet(1, version=6), packet(1, version=6, number=3), True),
+        (packet(1, version=6), packet(2, version=6), False),
+        (packet(1), packet(1, version=6), False),
+        # Parts of a fragmented packet, which have no ports but for the first.
+        (
+            packet(1)[:6] + b"\x20\x00" + packet(1)[8:],
+            packet(2)[:7] + b"\x09" + packet(2)[8:],
+            True,
+        ),
+        # Nonsense is one flow.
+        (b"\x00" * 20, b"\xf0" * 20, True),
+    ],
+)
+def test_what_is_one_flow(one: bytes, other: bytes, is_same: bool) -> None:
+    assert (flow_key(bytearray(one), 0) == flow_key(bytearray(other), 0)) is is_same
+
+
+def test_short_packets_are_no_trouble() -> None:
+    backlog = Backlog()
+    short = [b"\x45", b"\x60" * 3, b"\x45" + bytes(8), b"\x61" + bytes(30)]
+    put(backlog, *short, *short)
+    assert sorted(taken(backlog)) == sorted(short * 2)
