@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glorytun.core.batch import Batch
+from glorytun.core.settings import SECOND
 from glorytun.core.wire import OVERHEAD, TIME_SIZE
 
 # What this implementation chose.
@@ -24,6 +25,8 @@ FLOWS_MAX = 500
 LIMIT_MIN = 128_000
 """Bytes of packets that may wait, however slow the paths are."""
 
+WAIT_MAX = 2 * SECOND
+"""µs: what waits longer, mostly since there is no path, is of no use any more."""
 _REST = b"rest"
 _V4_COLUMNS = np.array([0, 9, *range(12, 24)])
 _V6_COLUMNS = np.array([0, 6, *range(8, 44)])
@@ -37,7 +40,8 @@ class _Flow:
 
     def __init__(self, key: bytes) -> None:
         self.key = key
-        self.rows: deque[Batch] = deque()
+        self.rows: deque[tuple[int, Batch]] = deque()
+        """With the time when they came."""
         self.size = 0
         self.credit = QUANTUM
 
@@ -61,7 +65,7 @@ class Backlog:
     def __bool__(self) -> bool:
         return self.size > 0
 
-    def put(self, packets: Batch) -> None:
+    def put(self, packets: Batch, now: int) -> None:
         """Packets to wait."""
         for rows in _by_flow(packets):
             key = flow_key(rows.buffer, rows.offset)
@@ -73,16 +77,19 @@ class Backlog:
                 flow = self._flows[key] = _Flow(key)
                 self._new.append(flow)
             size = rows.total()
-            flow.rows.append(_copy(rows))
+            flow.rows.append((now, _copy(rows)))
             flow.size += size
             self.size += size
         while self.size > self.limit:
             self._drop()
 
-    def next(self) -> Batch | None:
+    def next(self, now: int) -> Batch | None:
         """Packets of the flow whose turn it is; tell `took` how many of them are gone."""
         while queue := self._new or self._old:
             flow = queue[0]
+            while flow.rows and flow.rows[0][0] < now - WAIT_MAX:
+                self.dropped += flow.rows[0][1].count
+                self._pop(flow, flow.rows[0][1].count)
             if flow.credit > 0 and flow.rows:
                 return self._share(flow)
             queue.popleft()
@@ -102,17 +109,17 @@ class Backlog:
 
     def _share(self, flow: _Flow) -> Batch:
         """What it may send now; all of it while no other flow waits."""
-        rows = flow.rows[0]
+        _, rows = flow.rows[0]
         if len(self._flows) == 1:
             return rows
         return rows.run(0, min(rows.count, -(-flow.credit // rows.size)))
 
     def _pop(self, flow: _Flow, count: int) -> int:
         """Take a flow's first rows away; their bytes."""
-        rows = flow.rows.popleft()
+        came_at, rows = flow.rows.popleft()
         taken = rows.run(0, count).total()
         if count < rows.count:
-            flow.rows.appendleft(rows.run(count, rows.count - count))
+            flow.rows.appendleft((came_at, rows.run(count, rows.count - count)))
         flow.size -= taken
         self.size -= taken
         return taken

@@ -151,12 +151,12 @@ class Pump:
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
                 self._backlog.limit = self._tunnel.backlog_max
-                self._backlog.put(rest)
+                self._backlog.put(rest, now)
 
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
-        while (packets := backlog.next()) is not None:
+        while (packets := backlog.next(now)) is not None:
             backlog.took(self._forward(packets, now))
             if not self._may_send(now):
                 return

@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
-from glorytun.core.backlog import FLOWS_MAX, LIMIT_MIN, QUANTUM, Backlog, flow_key
+from glorytun.core.backlog import FLOWS_MAX, LIMIT_MIN, QUANTUM, WAIT_MAX, Backlog, flow_key
 from glorytun.core.batch import Batch, append
+from glorytun.core.settings import SECOND
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 
-TCP, UDP, ICMP = 6, 17, 1
+UDP = 17
+NOW = 1_800_000_000 * SECOND
 
 
 def packet(flow: int, number: int = 0, *, size: int = 1000, version: int = 4) -> bytes:
@@ -34,13 +36,13 @@ def rows(*packets: bytes) -> list[Batch]:
 
 def put(backlog: Backlog, *packets: bytes) -> None:
     for batch in rows(*packets):
-        backlog.put(batch)
+        backlog.put(batch, NOW)
 
 
 def taken(backlog: Backlog, most: int = 1000) -> list[bytes]:
     """Packets in their turn, one at a time."""
     found: list[bytes] = []
-    while len(found) < most and (batch := backlog.next()) is not None:
+    while len(found) < most and (batch := backlog.next(NOW)) is not None:
         found.append(bytes(next(batch.rows())))
         backlog.took(1)
     return found
@@ -53,15 +55,15 @@ def test_what_goes_in_comes_out_in_order() -> None:
     assert backlog.size == sum(map(len, packets))
     assert taken(backlog) == packets
     assert not backlog
-    assert backlog.next() is None
+    assert backlog.next(NOW) is None
 
 
 def test_what_waits_is_a_copy_with_room_to_seal() -> None:
     backlog = Backlog()
     (batch,) = rows(packet(1, 1), packet(1, 2), packet(1, 3, size=700))
-    backlog.put(batch)
+    backlog.put(batch, NOW)
     batch.buffer[:] = bytes(len(batch.buffer))
-    found = backlog.next()
+    found = backlog.next(NOW)
     assert found is not None
     assert [bytes(row)[:32] for row in found.rows()] == [packet(1, n)[:32] for n in (1, 2, 3)]
     assert found.offset >= TIME_SIZE
@@ -95,11 +97,11 @@ def test_one_flow_alone_has_all_its_rows_at_once() -> None:
     """Many of them leave in one call of the kernel."""
     backlog = Backlog()
     put(backlog, *(packet(1, number) for number in range(50)))
-    found = backlog.next()
+    found = backlog.next(NOW)
     assert found is not None
     assert found.count == 50
     put(backlog, packet(2))
-    found = backlog.next()
+    found = backlog.next(NOW)
     assert found is not None
     assert found.total() <= QUANTUM + 1000
 
@@ -177,3 +179,18 @@ def test_short_packets_are_no_trouble() -> None:
     short = [b"\x45", b"\x60" * 3, b"\x45" + bytes(8), b"\x61" + bytes(30)]
     put(backlog, *short, *short)
     assert sorted(taken(backlog)) == sorted(short * 2)
+
+
+def test_what_has_waited_too_long_is_dropped() -> None:
+    """As there was no path: nobody waits for that any more."""
+    backlog = Backlog()
+    put(backlog, packet(1, 1), packet(1, 2), packet(2, 3))
+    later = NOW + WAIT_MAX + 1
+    for batch in rows(packet(1, 4)):
+        backlog.put(batch, later)
+    found = backlog.next(later)
+    assert found is not None
+    assert [bytes(row) for row in found.rows()] == [packet(1, 4)]
+    backlog.took(1)
+    assert backlog.next(later) is None
+    assert (backlog.size, backlog.dropped) == (0, 3)
