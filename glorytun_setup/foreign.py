@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from glorytun.errors import SetupError
@@ -30,7 +30,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _FIXED = {_NEWADDR: 8, _NEWROUTE: 12, _NEWRULE: 12}
 """Bytes of ifaddrmsg, rtmsg, fib_rule_hdr."""
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_PERMANENT = 0x80
+_IFA_F_SECONDARY, _IFA_F_PERMANENT = 0x01, 0x80
 _RT_SCOPE_LINK = 253
 _RTA_OIF, _RTA_CACHEINFO, _RTA_TABLE, _RTA_NH_ID = 4, 12, 15, 30
 _RTM_F_CLONED, _RTNH_F_ONLINK = 0x200, 0x4
@@ -47,6 +47,8 @@ _REJECTING = (6, 7, 8, 9)
 
 _SETTLING = 1.0
 """Seconds in which networkd begins with what it was told, and takes away."""
+_PATIENCE = 5.0
+"""Seconds in which networkd sets up an address to which another one was second."""
 _INTERVAL = 0.1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -95,11 +97,12 @@ def put_back(host: Host) -> None:
     if not host.foreign or host.boot != boot():
         return
     # All of the time: networkd may take away what was just put back.
-    until = now() + _SETTLING
-    while now() < until:
-        _try_again(host)
+    begin = now()
+    is_waiting = False
+    while now() < begin + (_PATIENCE if is_waiting else _SETTLING):
+        _, is_waiting = _try_again(host, may_wait=True)
         sleep(_INTERVAL)
-    for number in _try_again(host):
+    for number in _try_again(host)[0]:
         raise SetupError(
             f"a rule, address or route of somebody else's is gone and can't be had back: "
             f"{os.strerror(number)}",
@@ -112,19 +115,36 @@ def boot() -> str:
     return _BOOT.read_text().strip()
 
 
-def _try_again(host: Host) -> list[int]:
-    """Put back what is missing; the errors of what couldn't be."""
+def _try_again(host: Host, *, may_wait: bool = False) -> tuple[list[int], bool]:
+    """Put back what is missing; the errors of what couldn't be, and whether something waits."""
     with _Netlink() as netlink:
-        found = {
-            message.body
-            for kind in (_NEWADDR, _NEWROUTE, _NEWRULE)
-            for message in map(_plain, netlink.dump(kind))
-        }
+        kinds = (_NEWADDR, _NEWROUTE, _NEWRULE)
+        there = [_plain(message) for kind in kinds for message in netlink.dump(kind)]
+        found = {message.body for message in there}
         saved = [_parse(struct.unpack("=H", each[:2])[0], each[2:]) for each in host.foreign]
-        missing = [message for message in saved if message.body not in found]
-        errors = [netlink.make(each.kind, each.body) for each in missing if _has_link(each)]
+        missing = [message for message in saved if message.body not in found and _has_link(message)]
+        early = [message for message in missing if may_wait and _is_too_early(message, there)]
+        due = [message for message in missing if message not in early]
+        errors = [netlink.make(message.kind, message.body) for message in due]
     # Or it is there already, with other lifetimes.
-    return [number for number in errors if number not in (0, errno.EEXIST)]
+    return [number for number in errors if number not in (0, errno.EEXIST)], bool(early)
+
+
+def _is_too_early(message: _Message, there: list[_Message]) -> bool:
+    """Whether an IPv4 address would come before the one that it was second to."""
+    if message.kind != _NEWADDR or message.fixed[0] != socket.AF_INET:
+        return False
+    if not message.number(_IFA_FLAGS) & _IFA_F_SECONDARY:
+        return False
+    return not any(
+        other.kind == _NEWADDR and _network(other) == _network(message) for other in there
+    )
+
+
+def _network(address: _Message) -> tuple[object, bytes]:
+    """What an address is one of, and on which interface."""
+    own = address.get(_IFA_LOCAL) or address.get(_IFA_ADDRESS)
+    return ip_network((own, address.fixed[1]), strict=False), address.fixed[4:8]
 
 
 def _has_link(message: _Message) -> bool:

@@ -19,8 +19,9 @@ KEPT_BY_REMOVE = {
     "/etc/systemd/system/multi-user.target.wants/glorytun.target",
     "/etc/systemd/system/glorytun.target.wants",
     f"/etc/systemd/system/glorytun.target.wants/{UNIT}",
+    "/var/lib/glorytun-usage",
 }
-"""What `purge` removes beyond that: what is started at boot."""
+"""What `purge` removes beyond that: what is started at boot, what metered links have carried."""
 NOTES = "/var/lib/systemd/deb-systemd-helper"
 """What Debian remembers of it meanwhile."""
 OTHER_UNIT = "glorytun@tun1.service"

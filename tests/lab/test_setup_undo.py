@@ -60,6 +60,7 @@ def made(system: System) -> Iterator[Before]:
 def _online(made: Before) -> None:
     """After networkd has reconfigured links, router advertisements take a while to come again."""
     made.world.wait_online()
+    wait_for(lambda: has_gateway(made.world.client, "wan1", 6), timeout=20, what="IPv6 on wan1")
 
 
 @contextmanager
@@ -401,6 +402,7 @@ def test_a_wan_that_is_down_is_not_left_out(made: Before) -> None:
                 timeout=10,
                 what=f"wan1 to be down in IPv{family}",
             )
+        made.world.wait_online()
         said = wizard(client, "--yes", "--role=client", *options).stdout
         assert "Warning: wan1 leads nowhere now" in said
         assert "Nothing to do" in said

@@ -1,6 +1,7 @@
 """Rules, addresses and routes of others are remembered and put back, in a real kernel."""
 
 from dataclasses import replace
+from threading import Timer
 
 import pytest
 
@@ -68,6 +69,37 @@ def test_what_was_taken_away_comes_back_as_it_was(host: topology.Host) -> None:
     assert len(listed(host)) < len(before) - 10
     host.within(lambda: foreign.put_back(saved))
     assert listed(host) == before
+
+
+def test_the_second_address_of_a_network_stays_the_second(host: topology.Host) -> None:
+    """Though the first one, networkd's own, comes some time after the look for what is missing."""
+    before, saved = shown(host), remembered_without(host, "10.1.0.1")
+    host.run("ip", "address", "flush", "dev", "a0", "scope", "global")
+    networkd = Timer(1.5, host.run, ("ip", "address", "add", "10.1.0.1/24", "dev", "a0"))
+    networkd.start()
+    host.within(lambda: foreign.put_back(saved))
+    networkd.join()
+    assert shown(host) == before
+
+
+def test_a_second_address_does_not_wait_for_ever(host: topology.Host) -> None:
+    """The first may have gone for good."""
+    saved = remembered_without(host, "10.1.0.1")
+    host.run("ip", "address", "flush", "dev", "a0", "scope", "global")
+    host.within(lambda: foreign.put_back(saved))
+    assert [line.split()[3] for line in shown(host)] == ["10.1.0.2/24"]
+
+
+def shown(host: topology.Host) -> list[str]:
+    """IPv4 addresses, in the kernel's order."""
+    return host.run("ip", "-4", "-o", "address", "show", "dev", "a0").stdout.splitlines()
+
+
+def remembered_without(host: topology.Host, own: str) -> Host:
+    """As it is now, with one address networkd's own."""
+    addresses = {"a0": ADDRESSES["a0"] - {own}}
+    found = host.within(lambda: foreign.remember(addresses))
+    return Host(foreign=found, boot=foreign.boot())
 
 
 def test_what_is_there_stays(host: topology.Host) -> None:
