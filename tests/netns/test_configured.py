@@ -54,9 +54,11 @@ def test_sections_set_their_paths(lab: Lab, tunnels: Tunnels) -> None:
     pair = start(
         tunnels,
         home(lab),
-        "Local=link1\nRate=fixed\nRateTx=20mbit\nRateRx=10mbit\nBeat=200ms\nLossLimit=40%",
-        "Local=link2\nState=backup",
-        tunnel="KeepAlive=10s\nKeyRotation=5min\nTimeTolerance=1min\nTrafficClass=EF\n",
+        "Local=link1\nRate=fixed\nRateTx=20mbit\nRateRx=10mbit\nBeat=200ms\nLossLimit=40%\n"
+        "Mode=redundant\nCost=3",
+        "Local=link2\nState=backup\nPreference=2",
+        tunnel="KeepAlive=10s\nKeyRotation=5min\nTimeTolerance=1min\nTrafficClass=EF\n"
+        "Redundant=AF41\nReorder=30ms\n",
     )
     pair.client.wait_running(1)
     assert pair.client.settings(FIRST) == {
@@ -66,14 +68,20 @@ def test_sections_set_their_paths(lab: Lab, tunnels: Tunnels) -> None:
         "rate_rx": 1_250_000,
         "beat": 0.2,
         "loss_limit": 0.4,
+        "mode": "redundant",
+        "preference": 0,
+        "cost": 3,
     }
-    assert pair.client.settings(SECOND)["state"] == "backup"
+    backup = pair.client.settings(SECOND)
+    assert (backup["state"], backup["preference"]) == ("backup", 2)
     assert pair.client.show()["settings"] == {
         "cipher": "auto",
         "kxtimeout": 300,
         "timetolerance": 60,
         "keepalive": 10,
         "traffic_class": 184,
+        "redundant": "AF41",
+        "reorder": "30ms",
     }
 
 
