@@ -52,7 +52,7 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
-BACKLOG_MAX = 8_000_000
+BACKLOG_MAX = 4_000_000
 """Bytes of packets that may wait for a path, however fast all are."""
 SEND_MAX = 256
 """Packets in a batch given to `send`."""
