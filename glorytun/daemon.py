@@ -326,6 +326,7 @@ class Daemon:
         now = self._clock.now()
         self._measure()
         self._meter.save()
+        self._pump.send_all()
         self._tunnel.close(now)
         self._pump.flush()
         under_way = max((path.rtt for path in self._tunnel.path_statuses()), default=0)

@@ -80,6 +80,12 @@ class Pump:
         if self._backlog and self._may_send(now):
             self._send_backlog(now)
 
+    def send_all(self) -> None:
+        """Send what waits for credit too: it would be lost with the process."""
+        now = self._clock.now()
+        while (packets := self._backlog.next(now)) is not None:
+            self._backlog.took(self._forward(packets, now))
+
     def drain(self, until: int) -> None:
         """Only deliver what still arrives, until then (µs since the epoch), and send nothing."""
         self._loop.remove_reader(self._udp.fileno())
