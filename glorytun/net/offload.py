@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glorytun.core.batch import SLACK, Batch, append
+from glorytun.core.flow import flow_key
 from glorytun.core.wire import OVERHEAD
 from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
 
@@ -540,7 +541,7 @@ def _untangle(batches: Sequence[Batch]) -> list[Batch]:
     flows: dict[bytes, list[tuple[int, int]]] = {}
     for batch in batches:
         for index, start in enumerate(batch.starts()):
-            key = _flow_key(batch.buffer, start)
+            key = flow_key(batch.buffer, start)
             flows.setdefault(key, []).append((start, batch.row_size(index)))
     sizes = [size for flow in flows.values() for _, size in flow]
     stride = -(-max(sizes) // 8) * 8
@@ -555,15 +556,3 @@ def _untangle(batches: Sequence[Batch]) -> list[Batch]:
             at = append(together, Batch(into, at, stride, 1, size, size))
         untangled += together
     return untangled
-
-
-def _flow_key(data: bytearray, at: int) -> bytes:
-    """Addresses, and ports where there are any: fragments must not overtake each other."""
-    if data[at] == 0x45:
-        is_fragment = data[at + 6] & 0x3F or data[at + 7]
-        has_ports = data[at + 9] in (_PROTO_TCP, _PROTO_UDP) and not is_fragment
-        return bytes(data[at + 12 : at + (24 if has_ports else 20)])
-    if data[at] >> 4 == 6:
-        has_ports = data[at + 6] in (_PROTO_TCP, _PROTO_UDP)
-        return bytes(data[at + 8 : at + (44 if has_ports else 40)])
-    return bytes(data[at + 12 : at + 20])

@@ -1,0 +1,25 @@
+"""Which packets belong to one flow, so that none of them may overtake another."""
+
+_HAS_PORTS = (6, 17)
+"""TCP and UDP."""
+
+
+def flow_key(buffer: bytearray, at: int) -> bytes:
+    """What the packets of one flow share: addresses, protocol, ports.
+
+    Parts of a fragmented packet have no ports but for the first: they go by the rest.
+    """
+    version = buffer[at] >> 4
+    if version == 4:
+        protocol, ports = buffer[at + 9], at + 4 * (buffer[at] & 15)
+        is_part = buffer[at + 6] & 0x3F or buffer[at + 7]
+        key = buffer[at + 12 : at + 20]
+    elif version == 6:
+        protocol, ports, is_part = buffer[at + 6], at + 40, 0
+        key = buffer[at + 8 : at + 40]
+    else:
+        return b""
+    key.append(protocol)
+    if protocol in _HAS_PORTS and not is_part:
+        key += buffer[ports : ports + 4]
+    return bytes(key)
