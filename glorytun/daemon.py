@@ -25,8 +25,7 @@ from glorytun.errors import ConfigError, DeviceError, GlorytunError, SocketError
 from glorytun.fdstore import DescriptorStore
 from glorytun.follower import Follower
 from glorytun.keyfile import load_key
-from glorytun.meter import INTERVAL as METER
-from glorytun.meter import Date, Meter, usage_file
+from glorytun.meter import METER_INTERVAL, Date, Meter, usage_file
 from glorytun.net import links
 from glorytun.net.clock import Clock, entropy
 from glorytun.net.features import Offload, aegis_advice, aes_hardware, allowed
@@ -225,6 +224,7 @@ class Daemon:
             tun=self._tun,
             udp=self._udp,
             clock=self._clock,
+            crowded_out=lambda: self._pump.dropped,
             follower=self._follower,
             features=self._features,
             meter=self._meter,
@@ -423,7 +423,9 @@ class Daemon:
     @property
     def _next_check_at(self) -> int:
         interval = self._check_interval
-        return self._checked_at + (min(interval, METER) if self._meter.is_needed else interval)
+        return self._checked_at + (
+            min(interval, METER_INTERVAL) if self._meter.is_needed else interval
+        )
 
     def _check(self, now: int) -> None:
         """Look, now and then, at what nobody tells us of."""

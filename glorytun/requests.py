@@ -39,6 +39,7 @@ class Requests:
     tun: Tun
     udp: UdpSocket
     clock: Clock
+    crowded_out: Callable[[], int]
     follower: Follower | None
     """None on a server."""
     features: Callable[[], dict[str, bool]]
@@ -79,6 +80,7 @@ class Requests:
             version=__version__,
             traffic_class=self.udp.traffic_class,
             features=self.features(),
+            crowded_out=self.crowded_out(),
             undelivered=self.tun.skipped + self.tun.dropped,
         )
         return describe_tunnel(self.tunnel.status(), settings=self.tunnel.settings, facts=facts)

@@ -143,7 +143,8 @@ def _path(path: dict[str, Any]) -> str:
                 f"beat {format_time(settings['beat'])}, "
                 f"losslimit {format_share(round(settings['loss_limit'], 2))}"
                 + (", redundant" if settings["mode"] == "redundant" else "")
-                + (f", cost {settings['cost']}" if settings["cost"] else ""),
+                + (f", cost {settings['cost']}" if settings["cost"] else "")
+                + (f", preference {settings['preference']}" if settings["preference"] else ""),
             ),
         ],
     )
@@ -211,7 +212,11 @@ def _count(number: int, unit: str) -> str:
 def _sent(amount: dict[str, Any]) -> str:
     text = _amount(amount, "packets")
     dropped = amount["dropped"]
-    return f"{text}, {dropped} dropped that fit no path" if dropped else text
+    if dropped:
+        text += f", {dropped} dropped that fit no path"
+    if amount["crowded_out"]:
+        text += f", {amount['crowded_out']} that were more than the paths carry"
+    return text
 
 
 def _features(features: dict[str, bool]) -> str:

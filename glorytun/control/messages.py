@@ -98,6 +98,8 @@ class DaemonFacts:
     """The byte of the IP header (DSCP << 2)."""
     features: dict[str, bool]
     """What the kernel was probed for, and whether it is in use."""
+    crowded_out: int
+    """Packets that no path had credit for in time, or that were too many."""
     undelivered: int
     """Packets received that were no IP packets, or that the TUN device didn't take."""
 
@@ -183,6 +185,7 @@ def describe_tunnel(
             "bytes": status.sent_bytes,
             "packets": status.sent_total,
             "dropped": status.unsent_total,
+            "crowded_out": facts.crowded_out,
         },
         "received": {
             "bytes": status.received_bytes,

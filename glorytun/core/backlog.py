@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glorytun.core.batch import Batch
+from glorytun.core.flow import flow_key
 from glorytun.core.settings import SECOND
 from glorytun.core.wire import OVERHEAD, TIME_SIZE
 
@@ -22,17 +23,16 @@ QUANTUM = 3000
 """Bytes that a flow sends before it is another's turn."""
 FLOWS_MAX = 500
 """What is more shares one queue: the longest has to be found fast."""
-LIMIT_MIN = 128_000
-"""Bytes of packets that may wait, however slow the paths are."""
-
+LIMIT_TIME = SECOND // 5
+"""µs of the paths' rate: the bytes that may wait, ..."""
+LIMIT_MIN, LIMIT_MAX = 128_000, 2_000_000
+"""... but so many however slow, and however fast they are."""
 WAIT_MAX = 2 * SECOND
 """µs: what waits longer, mostly since there is no path, is of no use any more."""
 _REST = b"rest"
 _V4_COLUMNS = np.array([0, 9, *range(12, 24)])
 _V6_COLUMNS = np.array([0, 6, *range(8, 44)])
 """Where version, protocol, addresses and ports are, without options."""
-_HAS_PORTS = (6, 17)
-"""TCP and UDP."""
 
 
 class _Flow:
@@ -49,7 +49,7 @@ class _Flow:
 class Backlog:
     """See the module. What it holds is copied."""
 
-    __slots__ = ("_flows", "_new", "_old", "dropped", "limit", "size")
+    __slots__ = ("_flows", "_new", "_old", "dropped", "size")
 
     def __init__(self) -> None:
         self._flows: dict[bytes, _Flow] = {}
@@ -58,15 +58,14 @@ class Backlog:
         self._old: deque[_Flow] = deque()
         self.size = 0
         """Bytes of all packets that wait."""
-        self.limit = LIMIT_MIN
-        """Bytes from which on the longest queue loses packets."""
         self.dropped = 0
+        """Packets that were too many, or waited too long."""
 
     def __bool__(self) -> bool:
         return self.size > 0
 
-    def put(self, packets: Batch, now: int) -> None:
-        """Packets to wait."""
+    def put(self, packets: Batch, now: int, *, rate: int) -> None:
+        """Packets to wait for paths of `rate` bytes/s together."""
         for rows in _by_flow(packets):
             key = flow_key(rows.buffer, rows.offset)
             flow = self._flows.get(key)
@@ -80,7 +79,8 @@ class Backlog:
             flow.rows.append((now, _copy(rows)))
             flow.size += size
             self.size += size
-        while self.size > self.limit:
+        limit = min(max(LIMIT_MIN, rate * LIMIT_TIME // SECOND), LIMIT_MAX)
+        while self.size > limit:
             self._drop()
 
     def next(self, now: int) -> Batch | None:
@@ -161,21 +161,3 @@ def _changes(packets: Batch) -> list[int]:
     table = np.ndarray(shape, np.uint8, packets.buffer, packets.offset, strides)[:, columns]
     differs = (table[1:] != table[:-1]).any(axis=1)
     return [int(row) + 1 for row in differs.nonzero()[0]]
-
-
-def flow_key(buffer: bytearray, at: int) -> bytes:
-    """What the packets of one flow share: protocol, addresses, ports."""
-    version = buffer[at] >> 4
-    if version == 4:
-        protocol, ports = buffer[at + 9], at + 4 * (buffer[at] & 15)
-        is_part = buffer[at + 6] & 0x3F or buffer[at + 7]  # Of a fragmented packet.
-        key = buffer[at + 12 : at + 20]
-    elif version == 6:
-        protocol, ports, is_part = buffer[at + 6], at + 40, 0
-        key = buffer[at + 8 : at + 40]
-    else:
-        return b""
-    key.append(protocol)
-    if protocol in _HAS_PORTS and not is_part:
-        key += buffer[ports : ports + 4]
-    return bytes(key)

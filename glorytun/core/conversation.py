@@ -277,7 +277,7 @@ class Conversation:
         """The server's: what the client wishes for this path, unless a newer wish is known."""
         message = heard.message
         # Our clients answer no replies to probes, which come many at a time.
-        if heard.size <= REQUEST_SIZE or not self._is_extended:
+        if heard.size <= REQUEST_SIZE or not self.is_extended:
             path.unanswered += 1
         if heard.time < path.settings_at:
             return
@@ -323,7 +323,7 @@ class Conversation:
     # Sending.
 
     @property
-    def _is_extended(self) -> bool:
+    def is_extended(self) -> bool:
         """Whether the peer is one of ours, as far as it has said."""
         return self.peer.capabilities is not None
 
@@ -331,14 +331,9 @@ class Conversation:
     def redundant(self) -> int:
         """The traffic class of packets to send on two paths: a server asks its client."""
         ours, wishes = self.settings.redundant, self.peer.wishes
-        if not self._is_extended:
+        if not self.is_extended:
             return NO_CLASS
         return ours if ours != NO_CLASS or self._client or wishes is None else wishes.redundant
-
-    @property
-    def takes_copies(self) -> bool:
-        """Whether the peer drops the later of two: 0.3.4 would deliver both."""
-        return self._is_extended
 
     @property
     def expects_copies(self) -> bool:
@@ -358,7 +353,7 @@ class Conversation:
         A 0.3.4 server that is told `down` is deaf on that path for a minute, even if we start
         again; a 0.3.4 client deletes its path for good. They find out by themselves.
         """
-        if self._is_extended:
+        if self.is_extended:
             for _ in range(FAREWELLS):
                 self._send(path, now, state=PathState.DOWN, size=REQUEST_SIZE)
 
@@ -374,7 +369,7 @@ class Conversation:
     def _state_to_say(self, path: Path) -> PathState:
         """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`."""
         state = path.state
-        if state == PathState.DOWN and not self._is_extended:
+        if state == PathState.DOWN and not self.is_extended:
             return PathState.BACKUP
         return state
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from glorytun.core.address import PathId
-from glorytun.core.backlog import LIMIT_MIN
 from glorytun.core.batch import Batch
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
@@ -52,8 +51,6 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
-BACKLOG_MAX = 4_000_000
-"""Bytes of packets that may wait for a path, however fast all are."""
 SEND_MAX = 256
 """Packets in a batch given to `send`."""
 _EVEN = bytes(range(0, 256, 2))
@@ -137,10 +134,9 @@ class Tunnel:
         return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
 
     @property
-    def backlog_max(self) -> int:
-        """Bytes of packets that may wait for `send`: what leaves in 0.2 s, within bounds."""
-        rate = sum(path.shaper.rate for path in self._paths if path.works)
-        return min(max(LIMIT_MIN, rate // 5), BACKLOG_MAX)
+    def rate(self) -> int:
+        """bytes/s that all paths that work may be sent on together."""
+        return sum(path.shaper.rate for path in self._paths if path.works)
 
     @property
     def mtu(self) -> int:
@@ -187,8 +183,8 @@ class Tunnel:
 
     def _copy(self, path: Path, datagrams: Batch, *, is_marked: bool, now: int) -> PathId | None:
         """Where datagrams go too, besides their path; the peer drops the later of the two."""
-        if not self._conversation.takes_copies:
-            return None
+        if not self._conversation.is_extended:
+            return None  # 0.3.4 would deliver both.
         size = datagrams.size
         other = self._paths.scheduler.pick_copy(path, size=size, is_marked=is_marked, now=now)
         if other is None:
@@ -196,13 +192,14 @@ class Tunnel:
         other.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
         return other.id
 
-    def on_unsent(self, path_id: PathId, datagrams: Batch) -> None:
+    def on_unsent(self, path_id: PathId, datagrams: Batch, *, is_copy: bool = False) -> None:
         """The host had no room for what `send` returned last: no loss of the path's."""
         path = self._paths.get(path_id)
         if path is not None:
             path.tx_bytes -= datagrams.total()
             path.tx_total -= datagrams.count
-        self._unsent_total += datagrams.count
+        if not is_copy:
+            self._unsent_total += datagrams.count
 
     def on_overflow(self, path_id: PathId, count: int) -> None:
         """The host had no room for so many datagrams that came on a path: no loss of the path's.

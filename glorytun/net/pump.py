@@ -54,22 +54,24 @@ class Pump:
         self._backlog = Backlog()
         self._send_at: int | None = None
         """When a path has credit for what waits, while that is known."""
-        self._served = 0
-        """How often the TUN had its turn."""
         self._has_slept = True
         """Whether there was nothing to do before this turn."""
         loop.add_reader(udp.fileno(), self._on_udp)
         loop.add_reader(tun.fileno(), self._on_tun)
 
+    @property
+    def dropped(self) -> int:
+        """Packets that no path had credit for in time, or that were too many."""
+        return self._backlog.dropped
+
     def turn(self, *, until: int | None = None) -> None:
         """Wait for something to do, `until` then (µs since the epoch) at most, and do it."""
         before = self._clock.now()
-        served = self._served
         is_due = self._tun.has_more
         ready = self._loop.wait(0 if is_due else self._wait(before, until))
         self._has_slept = self._clock.now() - before > AWAKE
         self._loop.call_back(ready)
-        if is_due and self._served == served:
+        if is_due and self._tun.fileno() not in dict(ready):
             self._on_tun()  # epoll knows of what the device has, not of what was read already.
         now = self._clock.now()
         due_at = self._tunnel.next_timeout()
@@ -139,7 +141,6 @@ class Pump:
             self._tun.write(self._tunnel.next_packets(now))
 
     def _on_tun(self) -> None:
-        self._served += 1
         if self._has_slept:
             self._forward_some(1)
             return
@@ -156,8 +157,7 @@ class Pump:
             while rest is not None and not self._backlog and self._may_send(now):
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
-                self._backlog.limit = self._tunnel.backlog_max
-                self._backlog.put(rest, now)
+                self._backlog.put(rest, now, rate=self._tunnel.rate)
 
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
@@ -189,13 +189,16 @@ class Pump:
         return self._send_at is not None and self._send_at <= now
 
     def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:
+        self._send_on(path, datagrams)
         if copy_path is not None:
-            self._send(copy_path, datagrams)
+            self._send_on(copy_path, datagrams, is_copy=True)
+
+    def _send_on(self, path: PathId, datagrams: Batch, *, is_copy: bool = False) -> None:
         failure = self._udp.send(path, datagrams)
         if failure == errno.EMSGSIZE:
             self._tunnel.on_too_big(path, datagrams.size, self._clock.now())
         elif failure in _NO_ROOM:
-            self._tunnel.on_unsent(path, datagrams)
+            self._tunnel.on_unsent(path, datagrams, is_copy=is_copy)
         elif failure:
             self._on_send_failure(path, failure)
 

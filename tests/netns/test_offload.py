@@ -217,9 +217,8 @@ def test_overload(pair: OURS) -> None:
 
     A side with offloads can send many times what one without can take in; that isn't looked at.
     """
+    before = [_memory(daemon.pid) for daemon in (pair.client, pair.server)]
     with _Flood(pair.client, pair.server), _Flood(pair.server, pair.client):
-        time.sleep(0.5)  # Until buffers and what waits for a path are as full as they get.
-        before = [_memory(daemon.pid) for daemon in (pair.client, pair.server)]
         end = time.monotonic() + 2
         while time.monotonic() < end:
             for daemon in (pair.client, pair.server):

@@ -38,6 +38,7 @@ FACTS = DaemonFacts(
     version="0.1.0",
     traffic_class=192,
     features={"udp_gso": True, "udp_gro": False},
+    crowded_out=0,
     undelivered=0,
 )
 

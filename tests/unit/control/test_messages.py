@@ -28,8 +28,8 @@ from glorytun.control.messages import (
     encode_request,
 )
 from glorytun.core.settings import (
-    AUTO,
     NO_CLASS,
+    REORDER_AUTO,
     PathChange,
     PathMode,
     PathState,
@@ -65,7 +65,9 @@ settings_changes = st.builds(
     keepalive=within(config.KEEPALIVE),
     traffic_class=within(config.TRAFFIC_CLASS),
     redundant=st.none() | st.sampled_from([NO_CLASS, 0, 0x88, 0xB8]),
-    reorder=st.none() | st.sampled_from([0, AUTO]) | st.integers(10, 10_000).map(lambda n: n * 100),
+    reorder=st.none()
+    | st.sampled_from([0, REORDER_AUTO])
+    | st.integers(10, 10_000).map(lambda n: n * 100),
 )
 requests = st.one_of(
     st.sampled_from([Show(), Bad(), Paths()]),
@@ -195,7 +197,7 @@ def test_a_tunnel_is_described_in_si_units() -> None:
         "cipher": "aegis256",
         "keys_exchanged_at": 1.7e9 + 60,
         "mtu": 1450,
-        "sent": {"bytes": 1_234_567, "packets": 1000, "dropped": 3},
+        "sent": {"bytes": 1_234_567, "packets": 1000, "dropped": 3, "crowded_out": 0},
         "received": {"bytes": 7_654_321, "packets": 6000, "undelivered": 0, "copies": 6},
         "settings": {
             "cipher": "auto",

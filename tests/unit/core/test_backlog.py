@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from glorytun.core.backlog import FLOWS_MAX, LIMIT_MIN, QUANTUM, WAIT_MAX, Backlog, flow_key
+from glorytun.core.backlog import FLOWS_MAX, LIMIT_MAX, LIMIT_MIN, QUANTUM, WAIT_MAX, Backlog
 from glorytun.core.batch import Batch, append
+from glorytun.core.flow import flow_key
 from glorytun.core.settings import SECOND
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 
@@ -36,7 +37,7 @@ def rows(*packets: bytes) -> list[Batch]:
 
 def put(backlog: Backlog, *packets: bytes) -> None:
     for batch in rows(*packets):
-        backlog.put(batch, NOW)
+        backlog.put(batch, NOW, rate=0)
 
 
 def taken(backlog: Backlog, most: int = 1000) -> list[bytes]:
@@ -61,7 +62,7 @@ def test_what_goes_in_comes_out_in_order() -> None:
 def test_what_waits_is_a_copy_with_room_to_seal() -> None:
     backlog = Backlog()
     (batch,) = rows(packet(1, 1), packet(1, 2), packet(1, 3, size=700))
-    backlog.put(batch, NOW)
+    backlog.put(batch, NOW, rate=0)
     batch.buffer[:] = bytes(len(batch.buffer))
     found = backlog.next(NOW)
     assert found is not None
@@ -187,10 +188,20 @@ def test_what_has_waited_too_long_is_dropped() -> None:
     put(backlog, packet(1, 1), packet(1, 2), packet(2, 3))
     later = NOW + WAIT_MAX + 1
     for batch in rows(packet(1, 4)):
-        backlog.put(batch, later)
+        backlog.put(batch, later, rate=0)
     found = backlog.next(later)
     assert found is not None
     assert [bytes(row) for row in found.rows()] == [packet(1, 4)]
     backlog.took(1)
     assert backlog.next(later) is None
     assert (backlog.size, backlog.dropped) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit"), [(0, LIMIT_MIN), (2_500_000, 500_000), (1_250_000_000, LIMIT_MAX)]
+)
+def test_as_much_may_wait_as_leaves_in_a_while(rate: int, limit: int) -> None:
+    backlog = Backlog()
+    for batch in rows(*(packet(1, number) for number in range(3000))):
+        backlog.put(batch, NOW, rate=rate)
+    assert limit - 1000 < backlog.size <= limit
