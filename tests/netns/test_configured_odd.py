@@ -201,3 +201,18 @@ def test_order_can_be_asked_for(lab: Lab, tunnels: Tunnels) -> None:
     pair.server.command("set", "reorder", "20ms")
     pair.client.command("set", "reorder", "off")
     pair.transfer(size=2_000_000)
+
+
+@pytest.mark.parametrize("cut", [0, 1], ids=["the first", "the one with copies"])
+def test_a_cut_of_either_link_costs_nothing_with_copies(
+    cut: int, lab: Lab, tunnels: Tunnels
+) -> None:
+    topology = home(lab)
+    pair = start(tunnels, topology, "Local=link1", "Local=link2\nMode=redundant")
+    pair.wait_running(2)
+    with pair.stream() as stream:
+        stream.flow(100)
+        topology.links[cut].cut()
+        stream.flow(200)
+    assert not stream.report.lost, str(stream.report)
+    assert stream.report.longest_gap < 0.1, str(stream.report)

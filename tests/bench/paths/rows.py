@@ -82,8 +82,12 @@ def base_of(seen: Seen, up: bool, *profiles: Profile) -> float:
 def calm(seen: Seen, base: float, start: float, *, mean: float, most: float = 0.0) -> list[Measure]:
     """Pings under the load: the mean of those that were answered, the worst of all."""
     pings = seen.pings_between(start, seen.received[-1][0] - 0.2)
-    answered = statistics.mean(ms for ms in pings if ms < LOST_PING)
-    found = [Measure(name="ping", unit="ms", value=answered, bar=base + mean, is_most=True)]
+    answered = [ms for ms in pings if ms < LOST_PING]
+    average = statistics.mean(answered or [LOST_PING])
+    found = [
+        Measure(name="ping", unit="ms", value=average, bar=base + mean, is_most=True),
+        Measure(name="pings lost", unit="", value=len(pings) - len(answered), bar=0),
+    ]
     if most:
         found.append(
             Measure(name="worst", unit="ms", value=max(pings), bar=base + most, is_most=True)
