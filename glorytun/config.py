@@ -11,7 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
-from glorytun.core.settings import AUTO, NO_CLASS, SECOND, CipherChoice, PathSettings
+from glorytun.core.settings import NO_CLASS, REORDER_AUTO, SECOND, CipherChoice, PathSettings
 from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
@@ -71,7 +71,7 @@ class TunnelConfig:
     firewall_mark: int
     """Of every datagram (SO_MARK, socket(7)); 0 is none."""
     reorder: int
-    """µs that received packets may be held back to come in order; 0 is off, or `AUTO`."""
+    """µs that received packets may be held back to come in order; 0 is off, or `REORDER_AUTO`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,11 +281,11 @@ def number_within(bounds: Bounds) -> Callable[[str], int]:
     return parse
 
 
-_REORDER_WORDS = {"off": 0, "auto": AUTO}
+_REORDER_WORDS = {"off": 0, "auto": REORDER_AUTO}
 
 
 def parse_reorder(text: str) -> int:
-    """µs; 0 for `off`, and `AUTO`."""
+    """µs; 0 for `off`, and `REORDER_AUTO`."""
     if text in _REORDER_WORDS:
         return _REORDER_WORDS[text]
     if _parse_time(text.strip().lower()) is None:

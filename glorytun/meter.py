@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glorytun.config import PathConfig
-from glorytun.core.address import PathId, is_v4
+from glorytun.core.address import PathId, headers_of
 from glorytun.core.settings import SECOND
 from glorytun.core.status import PathStatus
 from glorytun.report import fields
 
-INTERVAL = SECOND
+METER_INTERVAL = SECOND
 """µs between two looks."""
 SAVE_INTERVAL = 60 * SECOND
 
 DIRECTORY = "/var/lib/glorytun-usage"
-_V4_HEADERS, _V6_HEADERS = 28, 48
 _VERSION = 1
 
 log = logging.getLogger("glorytun")
@@ -189,9 +188,8 @@ def usage_file(device: str) -> Path:
 
 
 def _carried(status: PathStatus) -> int:
-    headers = _V4_HEADERS if is_v4(status.remote.address) else _V6_HEADERS
     datagrams = status.tx.total + status.rx.total
-    return status.tx.bytes + status.rx.bytes + datagrams * headers
+    return status.tx.bytes + status.rx.bytes + datagrams * headers_of(status.remote.address)
 
 
 def _read(document: Any) -> Iterable[tuple[str, Usage]]:

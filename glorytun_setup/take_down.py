@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glorytun.errors import SetupError
+from glorytun.meter import DIRECTORY
 from glorytun_setup import apply
 from glorytun_setup.apply import Change
 from glorytun_setup.facts import managed_links
@@ -38,8 +39,6 @@ from glorytun_setup.render import expiry_unit
 
 TIMEOUT = 15.0
 """Seconds for a unit to stop."""
-_USAGE = "var/lib/glorytun-usage"
-"""Where the service notes what links with a quota have carried."""
 _PACKAGED = "usr/lib/tmpfiles.d/glorytun.conf"
 """What makes that, if a package brought glorytun."""
 
@@ -149,7 +148,7 @@ def _remove(removal: Removal, journal: Journal, means: Means) -> None:
 
 def _forget_usage(root: Path, name: str) -> None:
     """What its links have carried; the directory goes where no package brought it."""
-    file = root / f"{_USAGE}/{name}.json"
+    file = root / DIRECTORY.lstrip("/") / f"{name}.json"
     with suppress(OSError):
         file.unlink(missing_ok=True)
         if not (root / _PACKAGED).exists():

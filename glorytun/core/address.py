@@ -26,6 +26,11 @@ def is_v4(address: bytes) -> bool:
     return address.startswith(V4_PREFIX)
 
 
+def headers_of(address: bytes) -> int:
+    """Bytes of IP's and UDP's headers around a datagram to an address."""
+    return 28 if is_v4(address) else 48
+
+
 def format_address(address: bytes) -> str:
     """The text of 16 bytes: ``10.0.0.1`` or ``2001:db8::1``."""
     return str(IPv4Address(address[12:]) if is_v4(address) else IPv6Address(address))

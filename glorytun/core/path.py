@@ -6,7 +6,7 @@ along the transitions of `LEGAL`.
 
 from dataclasses import dataclass
 
-from glorytun.core.address import Endpoint, PathId, is_v4
+from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import LINK_OVERHEAD, RATE_UNLIMITED, RateEstimator, Shaper
 from glorytun.core.settings import SECOND, PathSettings, PathState
@@ -147,7 +147,7 @@ class Path:
         """Whether its quota is used up, so that it counts as down (client)."""
         self.is_pinned = False
         """Whether the sending rate was set here, so that the client can't (server)."""
-        self.overhead = LINK_OVERHEAD + (28 if is_v4(path_id.remote.address) else 48)
+        self.overhead = LINK_OVERHEAD + headers_of(path_id.remote.address)
         """Bytes that a datagram takes on the link beyond its payload."""
         self.search = MtuSearch() if client else None
         self.mtu_reported = 0

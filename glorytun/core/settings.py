@@ -36,8 +36,8 @@ class PathMode(StrEnum):
     """It carries copies of what goes over others."""
 
 
-AUTO = -1
-"""Of `reorder`: only where it can't hurt. That is nowhere, as far as we know, so it is off."""
+REORDER_AUTO = -1
+"""Of `Settings.reorder`: only where it can't hurt. As far as we know that is nowhere: it is off."""
 NO_CLASS = 255
 """No traffic class: of one the last two bits, which are ECN's, are 0."""
 
@@ -58,7 +58,7 @@ class Settings:
     redundant: int = NO_CLASS
     """The traffic class (DSCP << 2) of packets that are sent on two paths."""
     reorder: int = 0
-    """µs that a received packet may be held back to come in order; 0: none is, `AUTO`."""
+    """µs that a received packet may be held back to come in order; 0: none is, `REORDER_AUTO`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import pytest
 
 from docs.argparser import Verb, synopsis
 from glorytun.cli.main import VERBS
-from glorytun.cli.words import known_words
+from glorytun.cli.words import Group, known_words
 from glorytun.options import SECTIONS
 from glorytun_setup.cli import make_parser
 from tests.lab import package
@@ -99,8 +99,10 @@ def test_every_verb_and_word_is_in_the_page(content: Path) -> None:
     text = page(content, "glorytun.8")
     for verb in VERBS:
         assert f"\n   glorytun {verb}\n" in text
-        for word in known_words(importlib.import_module(f"glorytun.cli.{verb}").OPTIONS):
-            assert re.search(rf"\n       (?:[a-z]+ )?{word}\b", text), f"{verb} {word}"
+        options = importlib.import_module(f"glorytun.cli.{verb}").OPTIONS
+        groups = "|".join(f"{option.word} " for option in options if isinstance(option, Group))
+        for word in known_words(options):
+            assert re.search(rf"\n       (?:{groups})?{word}\b", text), f"{verb} {word}"
 
 
 def test_every_option_is_in_the_page(content: Path) -> None:

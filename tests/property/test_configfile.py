@@ -17,8 +17,8 @@ from glorytun.config import (
 )
 from glorytun.configfile import MOST_BYTES, Configuration, option_values, parse
 from glorytun.core.settings import (
-    AUTO,
     NO_CLASS,
+    REORDER_AUTO,
     SECOND,
     CipherChoice,
     PathMode,
@@ -119,7 +119,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
         traffic_class=draw(st.sampled_from([0, 32, 40, 152, 184, 192])),
         redundant=draw(st.sampled_from([0, 32, 184, NO_CLASS])),
         firewall_mark=draw(st.integers(0, 2**32 - 1)),
-        reorder=draw(st.sampled_from([0, AUTO, SECOND // 1000, SECOND // 20, SECOND])),
+        reorder=draw(st.sampled_from([0, REORDER_AUTO, SECOND // 1000, SECOND // 20, SECOND])),
     )
     locals_ = draw(
         st.lists(

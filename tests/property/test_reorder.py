@@ -2,7 +2,7 @@
 
 import pytest
 
-from glorytun.core.settings import AUTO, SECOND, SettingsChange
+from glorytun.core.settings import REORDER_AUTO, SECOND, SettingsChange
 from tests.property.test_tunnel_scenarios import started
 from tests.simulation import MILLISECOND, Simulation, Wire
 
@@ -52,7 +52,7 @@ def test_they_are_in_order_and_as_late_as_on_the_slowest_path() -> None:
     assert min(late(simulation, times)) >= SLOW
 
 
-@pytest.mark.parametrize("reorder", [0, AUTO])
+@pytest.mark.parametrize("reorder", [0, REORDER_AUTO])
 def test_else_none_waits(reorder: int) -> None:
     simulation = asked(reorder, Wire(delay=FAST), Wire(delay=SLOW))
     times = sent_in_turn(simulation)
