@@ -39,6 +39,8 @@ class Packet:
     fragment: int = 0x4000
     """IPv4's flags and offset: Don't fragment."""
     traffic_class: int = 0
+    flow_label: int = 0
+    """IPv6's."""
     ttl: int = 64
     ip_options: bytes = b""
     """IPv4's options, or extension headers of IPv6 that begin with the type that follows."""
@@ -71,7 +73,8 @@ class Packet:
         if self.version == 6:
             first = 60 if self.ip_options else self.protocol
             length = len(self.ip_options) + len(inner)
-            head = struct.pack(">IHBB", 6 << 28 | self.traffic_class << 20, length, first, self.ttl)
+            word = 6 << 28 | self.traffic_class << 20 | self.flow_label
+            head = struct.pack(">IHBB", word, length, first, self.ttl)
             return head + b"".join(V6_ADDRESSES) + self.ip_options + inner
         words = 5 + len(self.ip_options) // 4
         size = 4 * words + len(inner)
@@ -142,6 +145,7 @@ def written(pieces: "list[bytes]") -> list[bytes]:
         "fragment": int.from_bytes(packet[6:8], "big") if version == 4 else 0,
         "ttl": packet[8 if version == 4 else 7],
         "traffic_class": traffic_class,
+        "flow_label": int.from_bytes(packet[1:4], "big") & 0xFFFFF if version == 6 else 0,
     }
     if protocol == TCP:
         number, ack = struct.unpack_from(">II", inner, 4)
