@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from contextlib import suppress
 
 from glorytun.core.address import (
@@ -23,6 +23,16 @@ from glorytun.core.address import (
 from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
+from glorytun.net.mmsg import (
+    DATAGRAM_MAX,
+    RECEIVED_SIZE,
+    Ancillary,
+    Envelope,
+    ReceiveMany,
+    SendMany,
+    SocketAddress,
+    parse,
+)
 from glorytun.net.offload import datagrams_together
 
 _IP_PKTINFO = 8
@@ -45,9 +55,7 @@ _ANCILLARY_SPACE = socket.CMSG_SPACE(_V6_PKTINFO.size) + 2 * socket.CMSG_SPACE(_
 TRAFFIC_CLASS = 192
 """CS6, as 0.3.4 has it."""
 
-_DATAGRAM_MAX = 65536
-"""No UDP payload is longer, so that none is ever truncated."""
-_ROWS_SIZE = 16 * _DATAGRAM_MAX
+_ROWS_SIZE = 16 * DATAGRAM_MAX
 """Room for what is taken in one go; the last of it may be a whole run of datagrams. Half a megabyte
 instead of a quarter let 5 % more through one way, and 16 % more both ways at once; it takes a
 millisecond and a half to pass all of this on."""
@@ -59,9 +67,6 @@ _BUFFER_BYTES = 8 << 20
 """Of the socket, each way: about 60 ms at 1 Gbit/s."""
 _CACHED_PATHS = 1024
 """Spoofed sources could fill a cache without a bound."""
-
-_SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-_Ancillary = list[tuple[int, int, bytes]]
 
 
 class UdpSocket:
@@ -90,12 +95,18 @@ class UdpSocket:
         """Datagrams that the socket had no room for before those that `receive` gave last."""
         self._overflows: int | None = 0
         """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
-        self._buffer = Buffer(_ROWS_SIZE + SLACK)
+        self._buffer = Buffer(max(_ROWS_SIZE, RECEIVED_SIZE) + SLACK)
         self._view = memoryview(self._buffer)
+        self._many_in = ReceiveMany(bound_socket.fileno(), self._buffer)
+        self._many_out = SendMany(bound_socket.fileno())
+        self._has_runs = False
+        """Whether what came last had been put together by the kernel."""
         self._received: dict[tuple[object, bytes], PathId] = {}
+        self._infos: dict[bytes, tuple[PathId, int, int]] = {}
+        """What came with a datagram: its path, the size of its segments, and the overflows."""
         self._interfaces: dict[bytes, int] = {}
         self._unsourced: Container[PathId] = ()
-        self._sent: dict[PathId, tuple[_Ancillary, _SocketAddress]] = {}
+        self._sent: dict[PathId, tuple[Ancillary, SocketAddress, Envelope]] = {}
         self.traffic_class = 0
         """The byte in the IP header (DSCP << 2) of what is sent."""
 
@@ -180,25 +191,24 @@ class UdpSocket:
         The path's local address is the one the datagrams were sent to. The rows lie in one buffer
         and are valid until the next call. Raises SocketError when the socket is of no use any more.
         """
+        if most > 1 and not self._has_runs:
+            return self._receive_many()
         received: list[tuple[Batch, PathId]] = []
         batches: list[Batch] = []
         """Those of the last path."""
         at = self.overflow = 0
-        self.is_drained = False
+        self.is_drained = self._has_runs = False
         for _ in range(most):
-            if at > _ROWS_SIZE - _DATAGRAM_MAX:
+            if at > _ROWS_SIZE - DATAGRAM_MAX:
                 break
-            into = (self._view[at : at + _DATAGRAM_MAX],)
+            into = (self._view[at : at + DATAGRAM_MAX],)
             try:
                 size, ancillary, _, source = self._socket.recvmsg_into(into, _ANCILLARY_SPACE)
             except BlockingIOError:
                 self.is_drained = True
                 break
             except OSError as error:
-                raise SocketError(
-                    f"nothing can be received on {self.bound} any more: {_reason(error)}",
-                    hint="start again",
-                ) from error
+                raise self._broken(error) from error
             info, segment, overflows = _pull_ancillary(ancillary)
             path = self._received.get((source, info)) or self._learn(source, info)
             if received and received[-1][1] != path:
@@ -208,17 +218,49 @@ class UdpSocket:
                 count = -(-size // segment)
                 last = size - (count - 1) * segment
                 at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
+                self._has_runs = True
             else:
                 at = append_row(batches, self._buffer, at, size, gap=0)
             if overflows != self._overflows:
-                # Those that are gone were like this one, as far as can be known.
-                before = overflows if self._overflows is None else self._overflows
-                gone = (overflows - before) & 0xFFFFFFFF
-                self.overflow += gone * max(1, size // (segment or size or 1))
-                self._overflows = overflows
+                self._note_overflows(overflows, size // (segment or size or 1))
             if len(batches) > known:
                 received.append((batches[-1], path))
         return received
+
+    def _receive_many(self) -> list[tuple[Batch, PathId]]:
+        """The same for datagrams that come one by one."""
+        received: list[tuple[Batch, PathId]] = []
+        self.overflow = 0
+        self.is_drained = True
+        try:
+            found = self._many_in.receive()
+        except BlockingIOError:
+            return received
+        except OSError as error:
+            raise self._broken(error) from error
+        self.is_drained = self._many_in.is_drained
+        for rows, info in found:
+            path, segment, overflows = self._infos.get(info) or self._learn_info(info)
+            if 0 < segment < rows.size:
+                received += [(run, path) for run in _segments(rows, segment)]
+                self._has_runs = True
+            else:
+                received.append((rows, path))
+            if overflows != self._overflows:
+                self._note_overflows(overflows, rows.size // (segment or rows.size or 1))
+        return received
+
+    def _note_overflows(self, overflows: int, count: int) -> None:
+        """The kernel has counted more; those were of so many datagrams, as far as can be known."""
+        before = overflows if self._overflows is None else self._overflows
+        self.overflow += ((overflows - before) & 0xFFFFFFFF) * max(1, count)
+        self._overflows = overflows
+
+    def _broken(self, error: OSError) -> SocketError:
+        return SocketError(
+            f"nothing can be received on {self.bound} any more: {_reason(error)}",
+            hint="start again",
+        )
 
     def send(self, path: PathId, batch: Batch) -> int:
         """Send each row as one datagram from the path's local address; ANY: the kernel picks one.
@@ -230,46 +272,49 @@ class UdpSocket:
             if not self.v6 and not is_v4(path.remote.address):
                 return errno.EAFNOSUPPORT
             encoded = self._encode(path)
-        ancillary, destination = encoded
+        ancillary, destination, envelope = encoded
         if batch.count == 1:
             data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.size]
             return self._send_one(data, ancillary, destination)
         if batch.stride != batch.size or Offload.UDP_GSO not in self.offloads:
-            return self._send_rows(batch, ancillary, destination)
+            return self._send_rows(batch, ancillary, destination, envelope)
         failure = 0
         most = datagrams_together(batch.size)
         for first in range(0, batch.count, most):
             part = batch.run(first, min(most, batch.count - first))
-            failure = self._send_segments(part, ancillary, destination) or failure
+            failure = self._send_segments(part, ancillary, destination, envelope) or failure
         return failure
 
     def _send_segments(
-        self, batch: Batch, ancillary: _Ancillary, destination: _SocketAddress
+        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
     ) -> int:
         data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.total()]
         segments = (socket.SOL_UDP, UDP_SEGMENT, _U16.pack(batch.size))
         failure = self._send_one(data, [*ancillary, segments], destination)
         if failure not in _NO_SEGMENTS:
             return failure
-        rows_failure = self._send_rows(batch, ancillary, destination)
+        rows_failure = self._send_rows(batch, ancillary, destination, envelope)
         if failure == errno.EIO and not rows_failure:
             self.offloads -= {Offload.UDP_GSO}  # A device without checksums, or IPsec.
         return rows_failure
 
-    def _send_rows(self, batch: Batch, ancillary: _Ancillary, destination: _SocketAddress) -> int:
-        failure, send = 0, self._socket.sendmsg
-        for row in batch.rows():
-            try:
-                send((row,), ancillary, 0, destination)
-            except BlockingIOError:
-                failure = self._send_late(row, ancillary, destination) or failure
-            except OSError as error:
-                failure = error.errno or errno.EIO
+    def _send_rows(
+        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
+    ) -> int:
+        failure = first = 0
+        while first < batch.count:
+            rest = batch.run(first, batch.count - first)
+            sent, error = self._many_out.send(rest, envelope)
+            if error:
+                row = next(rest.rows())
+                if error == errno.EAGAIN:
+                    error = self._send_late(row, ancillary, destination)
+                failure = failure or error
+                sent = 1
+            first += sent
         return failure
 
-    def _send_one(
-        self, data: memoryview, ancillary: _Ancillary, destination: _SocketAddress
-    ) -> int:
+    def _send_one(self, data: memoryview, ancillary: Ancillary, destination: SocketAddress) -> int:
         try:
             self._socket.sendmsg((data,), ancillary, 0, destination)
         except BlockingIOError:
@@ -278,9 +323,7 @@ class UdpSocket:
             return error.errno or errno.EIO
         return 0
 
-    def _send_late(
-        self, data: memoryview, ancillary: _Ancillary, destination: _SocketAddress
-    ) -> int:
+    def _send_late(self, data: memoryview, ancillary: Ancillary, destination: SocketAddress) -> int:
         """Wait a little for the interface, whose queue is full: what waits elsewhere isn't lost."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
@@ -334,7 +377,7 @@ class UdpSocket:
         """Free the port."""
         self._socket.close()
 
-    def _learn(self, source: _SocketAddress, info: bytes) -> PathId:
+    def _learn(self, source: SocketAddress, info: bytes) -> PathId:
         """The path between two addresses as recvmsg(2) gives them."""
         remote = endpoint_of(source)
         local = info[:16] if self.v6 else V4_PREFIX + info[8:12]
@@ -343,10 +386,19 @@ class UdpSocket:
         path = self._received[source, info] = PathId(local, remote)
         return path
 
-    def _encode(self, path: PathId) -> tuple[_Ancillary, _SocketAddress]:
+    def _learn_info(self, info: bytes) -> tuple[PathId, int, int]:
+        """The path, the size of segments and the overflows, of what recvmmsg(2) gave."""
+        source, ancillary = parse(info)
+        local, segment, overflows = _pull_ancillary(ancillary)
+        if len(self._infos) >= _CACHED_PATHS:
+            self._infos.clear()
+        found = self._infos[info] = self._learn(source, local), segment, overflows
+        return found
+
+    def _encode(self, path: PathId) -> tuple[Ancillary, SocketAddress, Envelope]:
         """The arguments of sendmsg(2) that make a datagram take a path."""
         local, remote = path
-        destination: _SocketAddress
+        destination: SocketAddress
         interface = self._interfaces.get(local, 0)
         if self.v6:
             # A mapped source address in IPV6_PKTINFO serves IPv4: ip_cmsg_send().
@@ -362,11 +414,21 @@ class UdpSocket:
         free = local in EVERY_ADDRESS
         if len(self._sent) >= _CACHED_PATHS:
             self._sent.clear()
-        encoded = self._sent[path] = ([] if free else [(level, kind, info)], destination)
+        ancillary = [] if free else [(level, kind, info)]
+        envelope = Envelope(self._socket.family, destination, ancillary)
+        encoded = self._sent[path] = ancillary, destination, envelope
         return encoded
 
 
-def _pull_ancillary(ancillary: _Ancillary) -> tuple[bytes, int, int]:
+def _segments(rows: Batch, segment: int) -> Iterator[Batch]:
+    """What the kernel put together in each row."""
+    count = -(-rows.size // segment)
+    last = rows.size - (count - 1) * segment
+    for at in rows.starts():
+        yield Batch(rows.buffer, at, segment, count, segment, last)
+
+
+def _pull_ancillary(ancillary: Ancillary) -> tuple[bytes, int, int]:
     """What came with a datagram: the packet info, the size of its segments if it has any, and how
     many the socket had no room for until now."""
     info, segment, overflows = b"", 0, 0
@@ -390,7 +452,7 @@ def _set_offloads(opened: socket.socket, allowed: frozenset[Offload]) -> frozens
     return frozenset(used)
 
 
-def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddress]:
+def _parse(address: str, port: int) -> tuple[socket.AddressFamily, SocketAddress]:
     """The family and socket address of a numeric address."""
     flags = socket.AI_NUMERICHOST
     try:
@@ -404,7 +466,7 @@ def _parse(address: str, port: int) -> tuple[socket.AddressFamily, _SocketAddres
     return family, where  # type: ignore[return-value]  # typeshed allows for Pythons without IPv6
 
 
-def _is_bound(opened: socket.socket, family: socket.AddressFamily, where: _SocketAddress) -> bool:
+def _is_bound(opened: socket.socket, family: socket.AddressFamily, where: SocketAddress) -> bool:
     """Whether a socket is a UDP socket that `open` would have made for an address."""
     if (opened.family, opened.type) != (family, socket.SOCK_DGRAM):
         return False
