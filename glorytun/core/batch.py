@@ -19,8 +19,8 @@ class Buffer(bytearray):
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.pointers: dict[tuple[int, int], list[object]] = {}
-        """Into each row, by the place of the first and the stride: see `crypto`."""
+        self.pointers: dict[tuple[object, int, int], list[object]] = {}
+        """Into each row, by their type, the place of the first and the stride: see `crypto`."""
 
 
 @dataclass(slots=True)

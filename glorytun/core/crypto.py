@@ -157,6 +157,7 @@ class _Compiled:
     """
 
     __slots__ = (
+        "_bytes",
         "_constants",
         "_decrypt",
         "_encrypt",
@@ -179,7 +180,9 @@ class _Compiled:
         opening: Callable[..., tuple[Any, ...]],
         constants: tuple[Any, ...],
     ) -> None:
+        """`constants` ends with the key, whose type is what the functions take for all bytes."""
         self._ffi = ffi
+        self._bytes = ffi.typeof(ffi.typeof(constants[-1]).item.cname + " *")
         self._encrypt = encrypt
         self._decrypt = decrypt
         self._sealing = sealing
@@ -213,7 +216,7 @@ class _Compiled:
     def _pointers(self, buffer: bytearray, datagrams: Batch) -> list[Any]:
         """To the text of each row at least, in a buffer that has the same rows."""
         # Single rows come in all sizes.
-        place = datagrams.offset, datagrams.stride if datagrams.count > 1 else 0
+        place = self._bytes, datagrams.offset, datagrams.stride if datagrams.count > 1 else 0
         kept = buffer.pointers if isinstance(buffer, Buffer) else {}
         found = kept.get(place)
         if found is not None and len(found) >= datagrams.count:
@@ -221,8 +224,9 @@ class _Compiled:
         if len(kept) >= _PLACES_KEPT:
             kept.clear()
         ffi = self._ffi
-        start = int(ffi.cast("uintptr_t", ffi.from_buffer(buffer))) + TIME_SIZE
-        found = kept[place] = [ffi.cast("void *", start + at) for at in datagrams.starts()]
+        # Adding to one is three times as fast as casting each.
+        text = ffi.cast(self._bytes, ffi.from_buffer(buffer)) + TIME_SIZE
+        found = kept[place] = [text + at for at in datagrams.starts()]
         return found
 
     def seal(self, datagrams: Batch) -> None:
