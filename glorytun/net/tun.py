@@ -81,6 +81,9 @@ _SYN_MAX = 200
 """More than a SYN without data takes."""
 _V4_HEADER = 20
 _V6_HEADER = 40
+_TCP, _ACK = 6, 0x10
+_ACKS_SIZE = 8192
+"""Room for acknowledgements that are read in one go."""
 
 
 class Tun:
@@ -107,8 +110,12 @@ class Tun:
         start = 0 if self._has_vnet else VNET_SIZE
         self._read_view = memoryview(self._read)
         self._into = [self._read_view[start : VNET_SIZE + _PACKET_MAX]]
-        self._buffer = Buffer(_ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX + SLACK)
+        self._rows_end = _ROWS_SIZE + 2 * _PACKET_MAX + ROWS_MAX * _ROW_MAX
+        self._buffer = Buffer(self._rows_end + _ACKS_SIZE + SLACK)
         self._view = memoryview(self._buffer)
+        self._acks: list[Batch] = []
+        """Acknowledgements without data, which lie behind `_rows_end`, up to `_acks_end`."""
+        self._acks_end = 0
         self._size = 0
         """Of what was read, if it is no super-packet."""
         self._incomplete: dict[int, list[Batch]] = {}
@@ -205,6 +212,7 @@ class Tun:
         Raises DeviceError when the device was deleted.
         """
         batches: list[Batch] = []
+        self._acks, self._acks_end = [], self._rows_end + HEADROOM
         at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
         size = _PACED_SIZE if is_paced else _ROWS_SIZE
         for _ in range(most):
@@ -221,7 +229,7 @@ class Tun:
             self._complete()
         if self.offloads and not self.is_drained and batches:
             self._keep_rest(batches)
-        return batches
+        return self._acks + batches if self._acks else batches
 
     def _take_rest(self, rest: Batch, batches: list[Batch]) -> int:
         """Begin with what `_keep_rest` kept; where the next one goes."""
@@ -264,7 +272,17 @@ class Tun:
         return True
 
     def _take(self, batches: list[Batch], at: int) -> int:
-        """Put the packet that was read into its row at `at`; where the next one goes."""
+        """Put the packet that was read into its row at `at`; where the next one goes.
+
+        Acknowledgements go ahead of the rest: between them super-packets would be no full calls.
+        """
+        has_room = self._acks_end + _SYN_MAX < self._rows_end + _ACKS_SIZE
+        if has_room and _is_ack(self._read, self._size):
+            self._acks_end = self._put(self._acks, self._acks_end)
+            return at
+        return self._put(batches, at)
+
+    def _put(self, batches: list[Batch], at: int) -> int:
         end = at + self._size
         self._view[at:end] = self._read_view[VNET_SIZE : VNET_SIZE + self._size]
         if self._has_vnet and self._read[_FLAGS] & NEEDS_CHECKSUM:
@@ -362,6 +380,16 @@ def _is_worth_merging(batches: Sequence[Batch]) -> bool:
         return False
     last = batches[-1]
     return last.offset + last.count * last.stride + SLACK <= len(last.buffer)
+
+
+def _is_ack(read: bytearray, size: int) -> bool:
+    """Whether a packet behind a vnet header is TCP's and nothing but an acknowledgement."""
+    is_v4 = read[VNET_SIZE] == 0x45
+    if read[VNET_SIZE + (9 if is_v4 else 6)] != _TCP or size > _SYN_MAX:
+        return False
+    header = _V4_HEADER if is_v4 else _V6_HEADER
+    tcp = VNET_SIZE + header
+    return read[tcp + 13] == _ACK and size == header + 4 * (read[tcp + 12] >> 4)
 
 
 def _is_packet(row: memoryview) -> bool:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -89,6 +90,44 @@ def test_full_calls(cut: int) -> None:
         rows += [bytes(row) for batch in tun.read() for row in batch.rows()]
         assert not tun.has_more
     assert rows == 2 * [one.data() for one in packet.segments(1398)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_acknowledgements_go_ahead(version: int) -> None:
+    """So that the segments before and behind them are one batch; what carries data stays there."""
+    one = Packet(version=version, payload=bytes(5 * 1398))
+    ack = Packet(version=version, ports=(3, 4), options=bytes(12))
+    data = Packet(version=version, ports=(3, 4), payload=b"x")
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far, near:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        for index in range(3):
+            far.send(one.vnet(1398) + one.data(partial=True))
+            far.send(partial(replace(ack, number=index)))
+        far.send(partial(data))
+        acks, rest = tun.read()
+    assert [bytes(row) for row in acks.rows()] == [
+        replace(ack, number=index).data() for index in range(3)
+    ]
+    segments = 3 * [segment.data() for segment in one.segments(1398)]
+    assert [bytes(row) for row in rest.rows()] == [*segments, data.data()]
+
+
+def test_more_acknowledgements_than_there_is_room_for() -> None:
+    """The others come where they were, and all in their order."""
+    acks = [Packet(number=index, options=bytes(40)) for index in range(150)]
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    rows: list[bytes] = []
+    with far, near:
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        for start in range(0, 150, 75):
+            for ack in acks[start : start + 75]:
+                far.send(partial(ack))
+            rows += [bytes(row) for batch in tun.read(75) for row in batch.rows()]
+    assert rows == [ack.data() for ack in acks]
 
 
 def test_write(ends: tuple[Tun, socket.socket]) -> None:
