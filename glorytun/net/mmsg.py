@@ -5,6 +5,7 @@ one and a half µs more.
 """
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -16,14 +17,16 @@ import numpy.typing as npt
 
 from glorytun.core.batch import Batch, Buffer
 
-TOGETHER = 32
-"""Datagrams in one call."""
+SENT_MAX, RECEIVED_MAX = 64, 64
+"""Datagrams that are sent in one call, and received in several."""
+_SPILLS_MAX = 16
+"""Datagrams that are received in one call: so many may be long ones."""
 ROW_SIZE = 1536
 """Room for a datagram before it spills. No path of ours takes longer ones: PROBE_MAX. Rows whose
 distance is a power of two would share the same few lines of the processor's caches."""
 DATAGRAM_MAX = 65536
 """No UDP payload is longer, nor what the kernel puts together, so that none is ever truncated."""
-RECEIVED_SIZE = TOGETHER * (ROW_SIZE + DATAGRAM_MAX)
+RECEIVED_SIZE = RECEIVED_MAX * ROW_SIZE + _SPILLS_MAX * DATAGRAM_MAX
 """Of a buffer for `ReceiveMany`."""
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 Ancillary = list[tuple[int, int, bytes]]
@@ -116,18 +119,18 @@ class SendMany:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._vectors = _array(_Vector, TOGETHER)
-        self._messages = _array(_Message, TOGETHER)
+        self._vectors = _array(_Vector, SENT_MAX)
+        self._messages = _array(_Message, SENT_MAX)
         self._headers = self._messages["header"]
         self._headers["vectors"] = _places(self._vectors)
         self._headers["vectors_count"] = 1
         self._at = self._messages.ctypes.data
-        self._numbers = np.arange(TOGETHER, dtype=np.uint64)
+        self._numbers = np.arange(SENT_MAX, dtype=np.uint64)
         self._envelope: Envelope | None = None
 
     def send(self, batch: Batch, envelope: Envelope) -> tuple[int, int]:
-        """How many of the first `TOGETHER` rows left, and else the errno of the one behind them."""
-        count = min(batch.count, TOGETHER)
+        """How many of the first `SENT_MAX` rows left, and else the errno of the one behind them."""
+        count = min(batch.count, SENT_MAX)
         vectors = self._vectors
         start = _address(batch.buffer) + batch.offset
         vectors["base"] = self._numbers * np.uint64(batch.stride) + np.uint64(start)
@@ -156,38 +159,34 @@ class ReceiveMany:
     def __init__(self, descriptor: int, buffer: Buffer) -> None:
         self._descriptor = descriptor
         self._buffer = buffer
-        self._vectors = _array(_Vector, 2 * TOGETHER)
-        self._messages = _array(_Message, TOGETHER)
+        self._vectors = _array(_Vector, 2 * RECEIVED_MAX)
+        self._messages = _array(_Message, RECEIVED_MAX)
         self._headers = self._messages["header"]
         self._headers["vectors"] = _places(self._vectors)[::2]
         self._headers["vectors_count"] = 2
         # Names and what comes beside the data are compared at once.
-        self._infos = np.zeros((TOGETHER, _CONTROL + _CONTROL_SIZE), np.uint8)
+        self._infos = np.zeros((RECEIVED_MAX, _CONTROL + _CONTROL_SIZE), np.uint8)
         self._headers["name"] = _places(self._infos)
         self._headers["control"] = _places(self._infos) + np.uint64(_CONTROL)
         start = _address(buffer)
-        rows = np.arange(TOGETHER, dtype=np.uint64)
+        rows = np.arange(RECEIVED_MAX, dtype=np.uint64)
         self._vectors["base"][::2] = rows * np.uint64(ROW_SIZE) + np.uint64(start)
         self._vectors["size"][::2] = ROW_SIZE
-        spills = start + TOGETHER * ROW_SIZE + ROW_SIZE
-        self._vectors["base"][1::2] = rows * np.uint64(DATAGRAM_MAX) + np.uint64(spills)
+        spills = rows % np.uint64(_SPILLS_MAX) * np.uint64(DATAGRAM_MAX)
+        self._vectors["base"][1::2] = spills + np.uint64(start + _spill_at(0) + ROW_SIZE)
         self._vectors["size"][1::2] = DATAGRAM_MAX - ROW_SIZE
         self._at = self._messages.ctypes.data
         self.is_drained = True
         """Whether the last call took all there was."""
 
     def receive(self) -> list[tuple[Batch, bytes]]:
-        """Datagrams that are waiting, `TOGETHER` at most, in rows of one size.
+        """Datagrams that are waiting, `RECEIVED_MAX` at most, in rows of one size.
 
         With what came with each of them, for `parse`. Raises OSError.
         """
         self._infos.fill(0)  # So that what the kernel left out can be compared too.
         self._headers["name_size"], self._headers["control_size"] = _NAME_SIZE, _CONTROL_SIZE
-        count = _libc.recvmmsg(self._descriptor, self._at, TOGETHER, socket.MSG_DONTWAIT, None)
-        if count < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        self.is_drained = count < TOGETHER
+        count = self._fill()
         received: list[tuple[Batch, bytes]] = []
         sizes, infos = self._messages["size"][:count], self._infos[:count]
         differs = (infos[1:] != infos[:-1]).any(axis=1) | (sizes[1:] != sizes[:-1])
@@ -202,12 +201,36 @@ class ReceiveMany:
             first = end
         return received
 
+    def _fill(self) -> int:
+        """How many rows were filled."""
+        sizes = self._messages["size"]
+        self.is_drained = False
+        for first in range(0, RECEIVED_MAX, _SPILLS_MAX):
+            at = self._at + first * self._messages.itemsize
+            count: int = _libc.recvmmsg(
+                self._descriptor, at, _SPILLS_MAX, socket.MSG_DONTWAIT, None
+            )
+            if count < 0 and (not first or ctypes.get_errno() != errno.EAGAIN):
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+            end = first + max(count, 0)
+            self.is_drained = count < _SPILLS_MAX
+            # The next call would fill the same places once more.
+            if self.is_drained or (sizes[first:end] > ROW_SIZE).any():
+                break
+        return end
+
     def _spilled(self, row: int, size: int) -> Batch:
         """A datagram that is longer than its row, where there is room for all of it."""
         start = row * ROW_SIZE
-        place = TOGETHER * ROW_SIZE + row * DATAGRAM_MAX
+        place = _spill_at(row)
         self._buffer[place : place + ROW_SIZE] = self._buffer[start : start + ROW_SIZE]
         return Batch(self._buffer, place, size, 1, size, size)
+
+
+def _spill_at(row: int) -> int:
+    """Where in the buffer there is room for all of a row."""
+    return RECEIVED_MAX * ROW_SIZE + row % _SPILLS_MAX * DATAGRAM_MAX
 
 
 def parse(info: bytes) -> tuple[SocketAddress, Ancillary]:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
@@ -277,7 +279,7 @@ class Tun:
         Acknowledgements go ahead of the rest: between them super-packets would be no full calls.
         """
         has_room = self._acks_end + _SYN_MAX < self._rows_end + _ACKS_SIZE
-        if has_room and _is_ack(self._read, self._size):
+        if self._size <= _SYN_MAX and has_room and _is_ack(self._read, self._size):
             self._acks_end = self._put(self._acks, self._acks_end)
             return at
         return self._put(batches, at)
@@ -332,6 +334,9 @@ class Tun:
             if batch.count == 1:
                 start = batch.offset
                 self._write_one(memoryview(batch.buffer)[start : start + batch.size])
+            elif batch.last > _SYN_MAX and _are_plain(batch):
+                for row in batch.rows():
+                    self._write([PLAIN, row] if self._has_vnet else [row], 1)
             else:
                 for row in batch.rows():
                     self._write_one(row)
@@ -385,11 +390,28 @@ def _is_worth_merging(batches: Sequence[Batch]) -> bool:
 def _is_ack(read: bytearray, size: int) -> bool:
     """Whether a packet behind a vnet header is TCP's and nothing but an acknowledgement."""
     is_v4 = read[VNET_SIZE] == 0x45
-    if read[VNET_SIZE + (9 if is_v4 else 6)] != _TCP or size > _SYN_MAX:
+    if read[VNET_SIZE + (9 if is_v4 else 6)] != _TCP:
         return False
     header = _V4_HEADER if is_v4 else _V6_HEADER
     tcp = VNET_SIZE + header
     return read[tcp + 13] == _ACK and size == header + 4 * (read[tcp + 12] >> 4)
+
+
+def _are_plain(batch: Batch) -> bool:
+    """Whether all rows are packets of one version, so that none has to be looked at by itself.
+
+    Of IPv4 without options, and each exactly as long as its length field says.
+    """
+    shape, strides = (batch.count, 6), (batch.stride, 1)
+    table = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
+    is_v4 = table[0, 0] == 0x45
+    lengths = table[:, 2 if is_v4 else 4] * np.uint32(256) + table[:, 3 if is_v4 else 5]
+    if not is_v4:
+        lengths += _V6_HEADER
+    if lengths[-1] != batch.last or (lengths[:-1] != batch.size).any():
+        return False
+    first = table[:, 0] if is_v4 else table[:, 0] >> 4
+    return bool((first == (0x45 if is_v4 else 6)).all())
 
 
 def _is_packet(row: memoryview) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glorytun.core.address import PathId, pack_address
 from glorytun.core.batch import SLACK, Batch, Buffer
-from glorytun.net.mmsg import RECEIVED_SIZE, ROW_SIZE, TOGETHER, ReceiveMany, parse
+from glorytun.net.mmsg import RECEIVED_MAX, RECEIVED_SIZE, ROW_SIZE, SENT_MAX, ReceiveMany, parse
 from glorytun.net.udp import UdpSocket
 from tests.netns.wait import wait_for
 
@@ -24,7 +24,7 @@ def payload(size: int, number: int) -> bytes:
     return (number.to_bytes(4, "big") * (size // 4 + 1))[:size]
 
 
-@given(st.lists(st.tuples(SIZES, st.booleans()), min_size=1, max_size=TOGETHER))
+@given(st.lists(st.tuples(SIZES, st.booleans()), min_size=1, max_size=RECEIVED_MAX))
 def test_what_is_sent_is_received(wanted: list[tuple[int, bool]]) -> None:
     """Each whole, in order, with the address it came from."""
     with (
@@ -61,11 +61,11 @@ def test_rows_leave_from_their_path(address: str, bound: str) -> None:
     receiver = UdpSocket.open(bound, 0, allowed=frozenset())
     here = pack_address(address)
     path = PathId(here, receiver.bound._replace(address=here))
-    count = 2 * TOGETHER + 3
+    count = 2 * SENT_MAX + 3
     rows = b"".join(payload(10, number) + b"??" for number in range(count))
     assert sender.send(path, Batch(bytearray(rows), 0, 12, count, 10, 4)) == 0
     received: list[bytes] = []
-    for _ in range(3):
+    while len(received) < count:
         for batch, came_on in wait_for(receiver.receive, timeout=5, what="datagrams") or []:
             assert came_on == PathId(here, sender.bound._replace(address=here))
             received += [bytes(row) for row in batch.rows()]
