@@ -2,7 +2,7 @@
 
 import pytest
 
-from glorytun.core.inorder import PATIENCE, PATIENCE_FACTOR, TRIAL, InOrder
+from glorytun.core.inorder import AGAIN, AGAIN_FACTOR, PATIENCE, PATIENCE_FACTOR, TRIAL, InOrder
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND
 from tests.unit.core.peer import NOW
@@ -20,6 +20,7 @@ class Course:
         self.path, self.fast = make_path(1, rate=RATE), make_path(2, rate=RATE)
         self.in_order = InOrder()
         self.is_waived = False
+        self.used_in_order = 0.0
 
     def run(
         self,
@@ -40,8 +41,8 @@ class Course:
             self.now += STEP
             if full:
                 self.fast.count_sent(size=RATE * STEP // SECOND, count=0, now=self.now)
-            if self.is_waived:
-                self._use(self.path, used)
+            share = used if self.is_waived else self.used_in_order
+            self.path.tx_bytes += int(share * RATE * STEP / SECOND)
             length = waiting + growth * (self.now - start) // SECOND
             before, self.is_waived = (
                 self.is_waived,
@@ -51,21 +52,34 @@ class Course:
                 break
         return self.now - start
 
-    @staticmethod
-    def _use(path: Path, share: float) -> None:
-        path.tx_bytes += int(share * RATE * STEP / SECOND)
-
 
 def test_a_queue_that_stays_short_is_enough() -> None:
     course = Course()
     assert PATIENCE < course.run(5 * SECOND) <= 4 * PATIENCE
     assert course.is_waived
-    assert course.run(20 * SECOND) == 20 * SECOND
+
+
+def test_whether_order_can_be_kept_is_tried_more_and_more_rarely() -> None:
+    course = Course()
+    course.run(5 * SECOND)
+    for factor in (1, AGAIN_FACTOR):
+        assert course.run(60 * SECOND) == pytest.approx(factor * AGAIN, abs=TRIAL)
+        assert not course.is_waived
+        assert course.run(60 * SECOND) <= 2 * PATIENCE
+        assert course.is_waived
 
 
 def test_one_that_grows_will_do_without() -> None:
     course = Course()
     assert course.run(5 * SECOND, waiting=10_000, growth=20_000) == 5 * SECOND
+    assert not course.is_waived
+
+
+def test_a_path_that_carries_more_and_more_in_order_will_do_without() -> None:
+    course = Course()
+    for step in range(1, 30):
+        course.used_in_order = step / 50
+        course.run(PATIENCE)
     assert not course.is_waived
 
 
