@@ -3,7 +3,6 @@
 import pytest
 
 from glorytun.core.inorder import AGAIN, AGAIN_FACTOR, PATIENCE, PATIENCE_FACTOR, TRIAL, InOrder
-from glorytun.core.path import Path
 from glorytun.core.settings import SECOND
 from tests.unit.core.peer import NOW
 from tests.unit.core.test_scheduler import make_path
