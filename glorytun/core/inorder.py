@@ -21,7 +21,7 @@ PATIENCE = SECOND // 4
 """µs in which the queue doesn't grow before that is tried, ..."""
 PATIENCE_FACTOR, PATIENCE_MAX = 4, 16 * SECOND
 """... and so many times as long when it was in vain, up to that."""
-AGAIN = 4 * SECOND
+AGAIN = 8 * SECOND
 """µs after which it is tried whether order can be kept by now, ..."""
 AGAIN_FACTOR, AGAIN_MAX = 4, 60 * SECOND
 """... and so many times as long when it could not, up to that."""
