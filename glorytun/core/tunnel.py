@@ -134,11 +134,15 @@ class Tunnel:
         session = self._exchange.sending
         if session is None:
             return None
+        if self._conversation.is_put_in_order:
+            waiting = None
         ready_at = self._paths.scheduler.ready_at(now, waiting)
         return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
 
     def ahead(self, now: int) -> int:
         """Bytes that should leave before what `send` gets now: it goes the longer way."""
+        if self._conversation.is_put_in_order:
+            return 0
         return self._paths.scheduler.ahead(now)
 
     @property

@@ -9,7 +9,7 @@ import pytest
 
 from glorytun.core.backlog import Backlog
 from glorytun.core.batch import Batch
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, SettingsChange
 from glorytun.core.wire import TAG_SIZE, TIME_SIZE
 from tests.simulation import MILLISECOND, Simulation, Wire
 
@@ -114,3 +114,18 @@ def test_a_short_queue_takes_the_slow_link_only_after_a_while() -> None:
     assert disorder(simulation, source) < 6 * MILLISECOND
     source.run(SECOND)
     assert min(shares(simulation, source, 2 * SECOND)) > 0.9
+
+
+def test_a_peer_that_puts_packets_in_order_gets_them_in_turn() -> None:
+    """It goes by when they were sent: what was taken from behind would stay there."""
+    wires = (Wire(delay=5 * MILLISECOND), Wire(delay=30 * MILLISECOND))
+    simulation = started(*wires, rates=(40, 20))
+    simulation.server.tunnel.set(SettingsChange(reorder=SECOND // 10), simulation.now)
+    simulation.run(SECOND // 2)
+    source = Source(simulation, waiting=125_000)
+    source.run(SECOND // 5)
+    assert min(shares(simulation, source, SECOND)) > 0.95
+    simulation.run(SECOND)
+    rows = [source.sent[row] for _, row in simulation.server.arrivals]
+    assert len(rows) > 5000
+    assert rows[1000:] == sorted(rows[1000:])
