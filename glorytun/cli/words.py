@@ -177,7 +177,7 @@ class _Parser:
             self._read_value(second, after=option.word)
 
     def _read_group(self, option: Group) -> None:
-        self._claim(option.word, word=option.word)
+        self._claim(f"{option.word} …", word=option.word)  # Its words have keys of their own.
         if not self._take_one(option.options):
             raise self._error(
                 f"{option.word!r} needs one of {', '.join(known_words(option.options))}"

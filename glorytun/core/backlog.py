@@ -49,13 +49,15 @@ class _Flow:
 class Backlog:
     """See the module. What it holds is copied."""
 
-    __slots__ = ("_flows", "_new", "_old", "dropped", "size")
+    __slots__ = ("_flows", "_new", "_old", "_place", "dropped", "size")
 
     def __init__(self) -> None:
         self._flows: dict[bytes, _Flow] = {}
         self._new: deque[_Flow] = deque()
         """Those that have been silent; the first is next."""
         self._old: deque[_Flow] = deque()
+        self._place = 0, 0
+        """Where what `next` returned begins: which of a flow's `rows`, and the row."""
         self.size = 0
         """Bytes of all packets that wait."""
         self.dropped = 0
@@ -83,15 +85,36 @@ class Backlog:
         while self.size > limit:
             self._drop()
 
-    def next(self, now: int) -> Batch | None:
-        """Packets of the flow whose turn it is; tell `took` how many of them are gone."""
+    def waiting(self, now: int) -> int:
+        """Bytes that leave, as flows take turns, until the one whose turn it is has none left."""
+        flow = self._turn(now)
+        return 0 if flow is None else self._until_end(flow)
+
+    def _until_end(self, flow: _Flow) -> int:
+        return min(flow.size * len(self._flows), self.size)
+
+    def next(self, now: int, ahead: int = 0) -> Batch | None:
+        """Packets of the flow whose turn it is; tell `took` how many of them are gone.
+
+        Those before which `ahead` bytes would leave, else the last ones.
+        """
+        flow = self._turn(now)
+        return None if flow is None else self._share(flow, ahead)
+
+    def took(self, count: int) -> None:
+        """So many of those that `next` returned have left, or can't."""
+        flow = (self._new or self._old)[0]
+        flow.credit -= self._pop(flow, count, *self._place)
+
+    def _turn(self, now: int) -> _Flow | None:
+        """The flow whose turn it is, with something to send."""
         while queue := self._new or self._old:
             flow = queue[0]
             while flow.rows and flow.rows[0][0] < now - WAIT_MAX:
                 self.dropped += flow.rows[0][1].count
                 self._pop(flow, flow.rows[0][1].count)
             if flow.credit > 0 and flow.rows:
-                return self._share(flow)
+                return flow
             queue.popleft()
             if flow.rows:
                 flow.credit += QUANTUM
@@ -102,24 +125,34 @@ class Backlog:
                 del self._flows[flow.key]
         return None
 
-    def took(self, count: int) -> None:
-        """So many of those that `next` returned have left, or can't."""
-        flow = (self._new or self._old)[0]
-        flow.credit -= self._pop(flow, count)
+    def _share(self, flow: _Flow, ahead: int) -> Batch:
+        """What it may send now; all that is in one place while no other flow waits."""
+        index, first = self._place = self._find(flow, ahead) if ahead else (0, 0)
+        _, rows = flow.rows[index]
+        count = rows.count - first
+        if len(self._flows) > 1:
+            count = min(count, -(-flow.credit // rows.size))
+        return rows.run(first, count)
 
-    def _share(self, flow: _Flow) -> Batch:
-        """What it may send now; all of it while no other flow waits."""
-        _, rows = flow.rows[0]
-        if len(self._flows) == 1:
-            return rows
-        return rows.run(0, min(rows.count, -(-flow.credit // rows.size)))
+    def _find(self, flow: _Flow, ahead: int) -> tuple[int, int]:
+        """Where the packet is before which `ahead` bytes leave: which of `rows`, and the row."""
+        left = ahead * flow.size // self._until_end(flow)
+        for index, (_, rows) in enumerate(flow.rows):
+            if left < rows.total():
+                return index, left // rows.size
+            left -= rows.total()
+        return len(flow.rows) - 1, flow.rows[-1][1].count - 1
 
-    def _pop(self, flow: _Flow, count: int) -> int:
-        """Take a flow's first rows away; their bytes."""
-        came_at, rows = flow.rows.popleft()
-        taken = rows.run(0, count).total()
-        if count < rows.count:
-            flow.rows.appendleft((came_at, rows.run(count, rows.count - count)))
+    def _pop(self, flow: _Flow, count: int, index: int = 0, first: int = 0) -> int:
+        """Take rows away that lie together; their bytes."""
+        came_at, rows = flow.rows[index]
+        del flow.rows[index]
+        taken = rows.run(first, count).total()
+        end = first + count
+        if end < rows.count:
+            flow.rows.insert(index, (came_at, rows.run(end, rows.count - end)))
+        if first:
+            flow.rows.insert(index, (came_at, rows.run(0, first)))
         flow.size -= taken
         self.size -= taken
         return taken

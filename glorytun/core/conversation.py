@@ -336,6 +336,15 @@ class Conversation:
         return ours if ours != NO_CLASS or self._client or wishes is None else wishes.redundant
 
     @property
+    def _order(self) -> Capability:
+        return Capability.IN_ORDER if self.settings.reorder > 0 else Capability(0)
+
+    @property
+    def is_put_in_order(self) -> bool:
+        """Whether the peer holds back what comes on faster paths."""
+        return Capability.IN_ORDER in (self.peer.capabilities or Capability(0))
+
+    @property
     def expects_copies(self) -> bool:
         """Whether the peer may send packets twice."""
         wishes = self.peer.wishes
@@ -407,7 +416,7 @@ class Conversation:
             loss_limit=path.settings.loss_limit,
             sent_to=path.id.remote,
             extensions=Extensions(
-                capabilities=self._ours,
+                capabilities=self._ours | self._order,
                 software=self._software,
                 confirm=crypto.confirmation(remote_key) if remote_key else b"",
                 wishes=Wishes(

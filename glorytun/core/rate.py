@@ -53,12 +53,14 @@ _RATE_MIN_LOSSY, _LOSS_PART = 250_000, 20
 class Shaper:
     """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
 
-    __slots__ = ("_pauses", "_since", "_was_full", "busy_until", "rate")
+    __slots__ = ("_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
 
     def __init__(self) -> None:
         self.rate = RATE_UNLIMITED
         """bytes/s."""
         self.busy_until = 0
+        self._rest = 0
+        """Of a µs, in parts of `rate`: without it a link's queue would grow and grow."""
         self._since = 0
         """When the stretch began over which `_pauses` are added up, µs."""
         self._pauses = 0
@@ -97,7 +99,8 @@ class Shaper:
             self.busy_until = now
             return
         start = min(max(self.busy_until, now), now + DEBT_MAX)
-        self.busy_until = start + size * SECOND // self.rate
+        duration, self._rest = divmod(size * SECOND + self._rest, self.rate)
+        self.busy_until = start + duration
 
 
 class _Floor:

@@ -17,7 +17,8 @@ from glorytun.core.wire import OVERHEAD
 # What this implementation chose.
 
 MARGIN = 2_000
-"""µs longer than the slowest path takes at its best: what comes there varies a little."""
+"""µs longer than the slowest path takes at its best: what comes there varies a little, and is held
+back as well, until then: else it would be that much before the others."""
 USED_AFTER = SECOND // 2
 """µs without a packet after which nothing waits for a path any more."""
 _MEMORY = 2 * SECOND
@@ -77,8 +78,9 @@ class Resequencer:
             known.add(delay, now)
         longest = self._longest(now)
         own = known.least
-        # All are to be as late as on the slowest path, but none later than it may be.
-        late = min(longest + MARGIN, own + self.limit) if longest > own else own
+        # All are to be as late as on the slowest path, that one's too, but none waits for longer
+        # than it may.
+        late = min(longest + MARGIN, own + self.limit) if len(self._delays) > 1 else own
         for row, time in zip(packets.rows(), times, strict=True):
             heapq.heappush(self._held, (time + late, time, next(self._order), bytes(row)))
 

@@ -1,7 +1,8 @@
 """Which path takes the next packets: of those that are free, the one on which they arrive first.
 
 A path is free while what it has to send already takes no longer than a burst. So paths fill in
-proportion to their rates, and what is sent while all are free takes the fastest. Paths are tried
+proportion to their rates, and what is sent while all are free takes the fastest. A slower one is
+only for what is so far behind in the queue that it comes in order: see `inorder`. Paths are tried
 in groups: those that run, without those that are suspected not to, else what is better than
 nothing. Of those that cost something only as many are tried as the cheaper ones are full.
 
@@ -10,6 +11,8 @@ A path whose mode is redundant has no packets of its own while another path work
 
 from collections.abc import Iterable
 
+from glorytun.core.address import PathId
+from glorytun.core.inorder import InOrder
 from glorytun.core.path import Path
 from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathMode
@@ -24,6 +27,10 @@ PATIENCE_MIN = 5_000
 """µs: as much is no more than delays vary."""
 PATIENCE_BACK = 4, 5
 """A path that was left out comes back at this share of it."""
+SLACK = 5_000
+"""µs that packets may come too late: as much is no more than delays vary."""
+SPARSE = 3_000
+"""Bytes: a flow of which less waits isn't what fills paths."""
 
 
 def left_out(paths: Iterable[Path]) -> dict[Path, int]:
@@ -50,7 +57,7 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
 class Scheduler:
     """Chooses among the paths of a tunnel. `refresh` whenever one of their conditions changed."""
 
-    __slots__ = ("_copying", "_paths", "_tiers", "_usable")
+    __slots__ = ("_copying", "_in_order", "_paths", "_tiers", "_usable")
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
@@ -60,6 +67,7 @@ class Scheduler:
         """By what they cost, cheap ones first; empty when all cost the same."""
         self._copying: list[Path] = []
         """For copies of all packets."""
+        self._in_order: dict[PathId, InOrder] = {}
 
     def refresh(self, paths: Iterable[Path], now: int) -> None:
         """Look anew at which paths are to be used."""
@@ -75,6 +83,8 @@ class Scheduler:
         ]
         if len(costs) == 1:
             self._tiers = []
+        known = self._in_order
+        self._in_order = {path.id: known.get(path.id) or InOrder() for path in self._paths}
         self._open(now)
 
     def _open(self, now: int) -> None:
@@ -92,11 +102,60 @@ class Scheduler:
         lossy = [path for path in candidates if path.condition == Condition.LOSSY]
         return lossy or candidates
 
-    def ready_at(self, now: int) -> int | None:
-        """From when on a packet may be sent; None while there is no path for it."""
+    def ready_at(self, now: int, waiting: int | None = None) -> int | None:
+        """From when on a packet may be sent; None while there is no path for it.
+
+        With `waiting`, only where it isn't too late to be in order: so many bytes may leave before
+        it, since they wait already.
+        """
         self._open(now)
         times = [path.shaper.ready_at() for path in self._usable if path.size_max]
-        return min(times, default=None)
+        at = min(times, default=None)
+        if waiting is None or len(times) < 2 or at is None or at > now:
+            return at
+        path = self._first(now)
+        if self._ahead(path, now, slack=SLACK) <= waiting or self._is_waived(path, waiting, now):
+            return at
+        return min((at for at in times if at > now), default=at)
+
+    def ahead(self, now: int) -> int:
+        """Bytes that should leave before what is sent now, so that all arrive in order."""
+        if len(self._usable) < 2:
+            return 0
+        return self._ahead(self._first(now), now, slack=0)
+
+    def _first(self, now: int) -> Path:
+        """The one that `pick` finds for packets of any size."""
+        return min(self._usable, key=lambda path: (not path.size_max, self._order(path, 0, now)))
+
+    def _order(self, path: Path, size: int, now: int) -> tuple[int, int, int]:
+        wait = max(0, path.shaper.ready_at() - now)
+        return wait, path.settings.cost, path.arrival(size=size, now=now)
+
+    def _ahead(self, path: Path, now: int, *, slack: int) -> int:
+        """Bytes that other paths can carry so that they arrive `slack` µs before it, or earlier."""
+        arrival = path.arrival(size=0, now=now) - slack
+        found = 0
+        for other in self._earlier(path):
+            found += max(0, arrival - other.arrival(size=0, now=now)) * other.shaper.rate
+        return found // SECOND
+
+    def _earlier(self, path: Path) -> list[Path]:
+        """Those that take less time, and cost no more."""
+        return [
+            other
+            for other in self._usable
+            if other.delay.mean < path.delay.mean
+            and other.settings.cost <= path.settings.cost
+            and other.size_max
+            and other.delay.ready
+        ]
+
+    def _is_waived(self, path: Path, waiting: int, now: int) -> bool:
+        """Whether order doesn't matter now; for what is sparse it always does."""
+        in_order = self._in_order[path.id]
+        waived = in_order.is_waived(path, self._earlier(path), waiting=waiting, now=now)
+        return waived and waiting >= SPARSE
 
     def pick(self, *, size: int, now: int) -> Path | None:
         """The path for datagrams of up to `size` bytes; None when they fit none.
@@ -111,8 +170,7 @@ class Scheduler:
         for path in usable:
             if size > path.size_max:
                 continue
-            wait = max(0, path.shaper.ready_at() - now)
-            at = (wait, path.settings.cost, path.arrival(size=size, now=now))
+            at = self._order(path, size, now)
             if best is None or at < best_at:
                 best, best_at = path, at
         return best

@@ -125,13 +125,25 @@ class Tunnel:
         """When `on_timeout` is due; it may be overdue."""
         return self._timeout_at
 
-    def next_send_at(self, now: int) -> int | None:
-        """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path."""
+    def next_send_at(self, now: int, waiting: int | None = None) -> int | None:
+        """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path.
+
+        If of their flow `waiting` bytes wait: takes them in such order that they arrive so. Which
+        are to go then, `ahead` says.
+        """
         session = self._exchange.sending
         if session is None:
             return None
-        ready_at = self._paths.scheduler.ready_at(now)
+        if self._conversation.is_put_in_order:
+            waiting = None
+        ready_at = self._paths.scheduler.ready_at(now, waiting)
         return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
+
+    def ahead(self, now: int) -> int:
+        """Bytes that should leave before what `send` gets now: it goes the longer way."""
+        if self._conversation.is_put_in_order:
+            return 0
+        return self._paths.scheduler.ahead(now)
 
     @property
     def rate(self) -> int:

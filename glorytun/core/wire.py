@@ -53,6 +53,8 @@ class Capability(IntFlag):
     AES_GCM = 2
     TIMESTAMPS = 4
     """Sending times can be used for skew equalisation."""
+    IN_ORDER = 8
+    """They are: what comes is put in the order in which it was sent."""
 
 
 _EXTENSION_CAPABILITIES = 1
@@ -286,7 +288,7 @@ def _pull_extensions(block: bytes) -> Extensions:
             break
         if kind == _EXTENSION_CAPABILITIES:
             # Bits that we don't know are left out: only ours are ever asked for.
-            capabilities = Capability(int.from_bytes(value, "little") & 7)
+            capabilities = Capability(int.from_bytes(value, "little") & 15)
         elif kind == _EXTENSION_SOFTWARE:
             software = _printable(value[:SOFTWARE_MAX].decode(errors="replace"))
         elif kind == _EXTENSION_CONFIRM:

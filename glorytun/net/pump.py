@@ -79,7 +79,7 @@ class Pump:
             self._tunnel.on_timeout(now)
         self._deliver_held(now)
         self.flush()
-        if self._backlog and self._may_send(now):
+        if self._backlog:
             self._send_backlog(now)
 
     def send_all(self) -> None:
@@ -154,7 +154,7 @@ class Pump:
         now = self._clock.now()
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
-            while rest is not None and not self._backlog and self._may_send(now):
+            while rest is not None and not self._backlog and self._may_send(now, 0):
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
                 self._backlog.put(rest, now, rate=self._tunnel.rate)
@@ -162,10 +162,11 @@ class Pump:
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
-        while (packets := backlog.next(now)) is not None:
-            backlog.took(self._forward(packets, now))
-            if not self._may_send(now):
+        while self._may_send(now, backlog.waiting(now)):
+            packets = backlog.next(now, self._tunnel.ahead(now))
+            if packets is None:
                 return
+            backlog.took(self._forward(packets, now))
 
     def _forward(self, packets: Batch, now: int) -> int:
         """Send the first packets; how many of them need not be tried again."""
@@ -184,8 +185,9 @@ class Pump:
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 
-    def _may_send(self, now: int) -> bool:
-        self._send_at = self._tunnel.next_send_at(now)
+    def _may_send(self, now: int, waiting: int) -> bool:
+        """Whether paths have credit for a flow of which so many bytes wait."""
+        self._send_at = self._tunnel.next_send_at(now, waiting)
         return self._send_at is not None and self._send_at <= now
 
     def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:

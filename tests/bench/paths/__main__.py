@@ -117,7 +117,7 @@ def main() -> int:
         for row in ROWS:
             if only and row.name not in only:
                 continue
-            for name in who:
+            for name in ("ours",) if row.only_ours else who:
                 for up in {"up": (True,), "down": (False,), "both": (True, False)}[arguments.way]:
                     measures = run(row, name, up, arguments)
                     if measures is not None:

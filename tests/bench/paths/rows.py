@@ -3,10 +3,13 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 
 from tests.bench.paths.loads import LOST_PING, Action, Seen
 from tests.bench.paths.scene import Options, Players, Scene, achievable
 from tests.emulator.model import Profile
+from tests.netns.traffic import Report, Stream
 from tests.wan import DOWN, UP
 
 USED = 0.02
@@ -18,6 +21,8 @@ CALM = 30.0
 """ms above the base at which pings have settled."""
 LATE = 5.0
 """ms above the median at which a packet of a stream is late."""
+NONE = 0.5
+"""A bar for what is counted: 0 stands for no bar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,21 +164,81 @@ def fall(players: Players, up: bool, options: Options, seconds: float) -> Run:
     ], seen
 
 
+def cut_while(scene: Scene, stream: Stream, seconds: float) -> None:
+    """Cut the link that a stream of 100 packets/s takes for a while."""
+    direction = UP if scene.up else DOWN
+    before = scene.wan.counters()
+    stream.flow(100)
+    after = scene.wan.counters()
+    used = [
+        one[direction].sent_bytes - then[direction].sent_bytes
+        for one, then in zip(after, before, strict=True)
+    ]
+    taken = scene.wan.links[used.index(max(used))]
+    taken.change(cut=True)
+    stream.flow(int(seconds * 100) - 50, timeout=seconds + 3)
+    taken.change(cut=False)
+    stream.flow(300, timeout=6)
+
+
 def cut_stream(players: Players, up: bool, options: Options, seconds: float) -> Run:
-    """A stream of 100 packets/s while one of two links is cut for a while."""
+    """A stream while one of two links is cut for a while."""
     profiles = (link(20, 10), link(20, 10))
     with Scene(players, *profiles, up=up, is_auto=False, options=options) as scene:
         with scene.stream() as stream:
-            stream.flow(100)
-            scene.wan.links[0 if up else 1].change(cut=True)
-            stream.flow(int(seconds * 100) - 50, timeout=seconds + 3)
-            scene.wan.links[0 if up else 1].change(cut=False)
-            stream.flow(300, timeout=6)
+            cut_while(scene, stream, seconds)
         report = stream.report
     gap = report.longest_gap * 1000
     return [
         Measure(name="lost", unit="packets", value=len(report.lost), bar=20, is_most=True),
         Measure(name="gap", unit="ms", value=gap, bar=250, is_most=True),
+    ], None
+
+
+def cut_copied(players: Players, up: bool, options: Options, seconds: float) -> Run:
+    """The same where one link has copies of what the other one carries."""
+    profiles = (link(20, 10), link(20, 10))
+    with Scene(players, *profiles, up=up, is_auto=False, options=options) as scene:
+        scene.change_path(2, "mode", "redundant")
+        with scene.stream() as stream:
+            cut_while(scene, stream, seconds)
+        report = stream.report
+    delays = one_way(report)
+    middle = statistics.median(delays)
+    late = sum(delay > middle + LATE for delay in delays)
+    missed = len(report.lost) + late
+    return [
+        Measure(name="lost or late", unit="packets", value=missed, bar=NONE, is_most=True),
+        Measure(name="latest", unit="ms", value=max(delays) - middle, bar=0, is_most=True),
+    ], None
+
+
+def one_way(report: Report, *, since: int = 0) -> list[float]:
+    """ms that each packet of a stream took, of those that came, in that order."""
+    received = sorted(report.received.items(), key=itemgetter(1))
+    return [(at - report.sent[number]) * 1000 for number, at in received if number >= since]
+
+
+def equalised(players: Players, up: bool, options: Options, seconds: float) -> Run:
+    """A stream over two links of different delays, which both lose some, put in order."""
+    profiles = (link(16, 10, loss=0.01), link(8, 60, loss=0.01))
+    rate = 1700
+    with Scene(players, *profiles, up=up, is_auto=False, options=options) as scene:
+        receiver = scene.pair.server if up else scene.pair.client
+        receiver.command("set", "reorder", "100ms")
+        with scene.pair.stream(up=up, rate=rate, size=1200) as stream:
+            stream.flow(int(seconds * rate * 0.95), timeout=2 * seconds)
+        report = stream.report
+    delays = one_way(report, since=rate)
+    numbers = [number for number, _ in sorted(report.received.items(), key=itemgetter(1))]
+    overtaken = sum(after < before for before, after in pairwise(numbers))
+    slowest = max(profile.delay for profile in profiles)
+    most = statistics.quantiles(delays, n=100)[98]
+    return [
+        Measure(name="delay of 99 %", unit="ms", value=most, bar=slowest + 5, is_most=True),
+        Measure(name="longest", unit="ms", value=max(delays), bar=0, is_most=True),
+        Measure(name="overtaken", unit="packets", value=overtaken, bar=0, is_most=True),
+        Measure(name="lost", unit="packets", value=len(report.lost), bar=0, is_most=True),
     ], None
 
 
@@ -272,6 +337,19 @@ ROWS = (
     ),
     Row(name="fall", title="50 to 10 Mbit/s and back, auto", work=fall, seconds=12.0),
     Row(name="cut", title="20 + 20, one cut for 5 s: a stream", work=cut_stream, seconds=5.0),
+    Row(
+        name="redundant",
+        title="20 + 20, one cut for 5 s, copies: a stream",
+        work=cut_copied,
+        seconds=5.0,
+        only_ours=True,
+    ),
+    Row(
+        name="reorder",
+        title="16 + 8, 10 and 60 ms, both lose 1 %, put in order: a stream",
+        work=equalised,
+        only_ours=True,
+    ),
     Row(name="return", title="20 + 20, one cut and back: a flow", work=cut_flow, seconds=8.0),
     Row(name="flapping", title="20 + 20, one flapping", work=flapping, seconds=12.0),
 )

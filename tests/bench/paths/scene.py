@@ -136,6 +136,13 @@ class Scene:
         flow = Flow(source, target, to, congestion=self._options.congestion)
         return load(self.wan, flow, Pings(source, to), seconds=seconds, actions=actions)
 
+    def change_path(self, number: int, *words: str) -> None:
+        """Tell the client's path over a link something more."""
+        address = self.wan.topology.client_address(number)
+        self.pair.client.path(address, "up", *words)
+        for daemon in (self.pair.client, self.pair.server):
+            wait_working(daemon, len(self.wan.links))
+
     def stream(self) -> Stream:
         """100 packets/s."""
         return self.pair.stream(up=self.up, rate=100)

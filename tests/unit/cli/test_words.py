@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from glorytun.cli import bench, bind, keygen, list, path, set, show, version, words
-from glorytun.core.settings import CipherChoice, PathState
+from glorytun.core.settings import CipherChoice, PathMode, PathState
 from glorytun.errors import UsageError
 
 OPTIONS: dict[str, words.Options] = {
@@ -96,6 +96,10 @@ RATED = {"address": "10.0.0.1", "rate_tx": 125_000, "rate_rx": 2_500_000, "state
                 "timetolerance": 300_000_000,
                 "keepalive": 20_000_000,
             },
+        ),
+        (
+            "path 10.0.0.1 mode redundant up",
+            {"address": "10.0.0.1", "mode": PathMode.REDUNDANT, "state": PathState.UP},
         ),
         ("bench aegis", {"cipher": "aegis256"}),
         ("bench json aes", {"cipher": "aes256gcm", "json": True}),

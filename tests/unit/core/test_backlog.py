@@ -205,3 +205,67 @@ def test_as_much_may_wait_as_leaves_in_a_while(rate: int, limit: int) -> None:
     for batch in rows(*(packet(1, number) for number in range(3000))):
         backlog.put(batch, NOW, rate=rate)
     assert limit - 1000 < backlog.size <= limit
+
+
+def number_of(one: bytes | memoryview) -> int:
+    return int.from_bytes(one[28:32], "big")
+
+
+def test_some_are_taken_from_further_behind() -> None:
+    """For a path on which they take longer; the others stay as they were."""
+    backlog = Backlog()
+    for first in range(0, 60, 10):
+        put(backlog, *(packet(1, number) for number in range(first, first + 10)))
+    assert backlog.waiting(NOW) == 60_000
+    behind = []
+    for ahead in (33_000, 33_000, 30_000, 0):
+        found = backlog.next(NOW, ahead)
+        assert found is not None
+        behind += [number_of(row) for row in found.run(0, 2).rows()]
+        backlog.took(2)
+    assert behind == [33, 34, 35, 36, 30, 31, 0, 1]
+    assert backlog.size == 52_000
+    assert [number_of(one) for one in taken(backlog)] == sorted({*range(60)} - {*behind})
+
+
+def test_the_last_is_taken_where_too_few_wait() -> None:
+    backlog = Backlog()
+    put(backlog, *(packet(1, number) for number in range(3)), packet(1, 3, size=400))
+    for expected in (3, 2, 1, 0):
+        found = backlog.next(NOW, 50_000)
+        assert found is not None
+        assert [number_of(row) for row in found.rows()] == [expected]
+        backlog.took(1)
+    assert not backlog
+
+
+def test_what_leaves_ahead_is_of_other_flows_too() -> None:
+    """Of two flows that take turns each has half of it; one that is sparse has next to nothing."""
+    backlog = Backlog()
+    for flow in (1, 2):
+        put(backlog, *(packet(flow, number) for number in range(43)))
+    taken(backlog, 6)
+    assert backlog.waiting(NOW) == 80_000
+    found = backlog.next(NOW, 40_000)
+    assert found is not None
+    assert number_of(next(found.rows())) == 3 + 20
+    backlog.took(found.count)
+    call = packet(3, size=100)
+    put(backlog, call)
+    assert backlog.waiting(NOW) == 3 * len(call)
+    assert bytes(next((backlog.next(NOW) or found).rows())) == call
+    backlog.took(1)
+    assert backlog.waiting(NOW) == backlog.size
+
+
+def test_what_is_taken_from_behind_can_be_sealed_alone() -> None:
+    """The room before and behind it is no other row's."""
+    backlog = Backlog()
+    put(backlog, *(packet(1, number) for number in range(8)))
+    found = backlog.next(NOW, 3000)
+    assert found is not None
+    for at in found.run(0, 2).starts():
+        found.buffer[at - TIME_SIZE : at] = b"t" * TIME_SIZE
+        found.buffer[at + 1000 : at + 1000 + TAG_SIZE] = b"t" * TAG_SIZE
+    backlog.took(2)
+    assert taken(backlog) == [packet(1, number) for number in (0, 1, 2, 5, 6, 7)]

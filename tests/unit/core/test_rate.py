@@ -25,6 +25,16 @@ def test_shaper_spaces_datagrams() -> None:
     assert 1_000_000 <= sent <= 1_000_000 + 2 * 1500 + shaper.rate * BURST // SECOND
 
 
+def test_parts_of_a_microsecond_add_up() -> None:
+    """Else a rate that is the link's would be exceeded a little, and its queue never end."""
+    shaper = Shaper()
+    shaper.rate = 5_000_000
+    for _ in range(10_000):
+        shaper.charge(1538, NOW)  # 307.6 µs each.
+        shaper.busy_until -= 300  # So that it is never in debt.
+    assert shaper.busy_until - NOW == 10_000 * 1538 // 5 - 10_000 * 300
+
+
 def test_shaper_gives_no_credit_for_rest() -> None:
     """After a rest no more than the burst leaves at once."""
     shaper = Shaper()

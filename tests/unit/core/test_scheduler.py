@@ -7,8 +7,9 @@ import pytest
 from glorytun.core.address import PathId
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.rate import BURST, Shaper
-from glorytun.core.scheduler import Scheduler, left_out
+from glorytun.core.scheduler import SLACK, SPARSE, Scheduler, left_out
 from glorytun.core.settings import SECOND, PathMode, PathSettings
+from glorytun.core.stat import Smoothed
 from glorytun.core.status import Condition
 from tests.unit.core.peer import NOW, SERVER
 
@@ -152,6 +153,75 @@ def test_datagram_fits_its_path(count: int) -> None:
     assert chooser.pick(size=1300, now=NOW) is large
     assert chooser.pick(size=1301, now=NOW) is None
     assert chooser.pick(size=1000, now=NOW) is (small if count == 2 else large)
+
+
+class TestOrder:
+    """40 and 20 Mbit/s, 5 and 30 ms one way."""
+
+    @staticmethod
+    def busy(**far_settings: int) -> tuple[Path, Path, Scheduler]:
+        """The near one has as much to send as may leave at once."""
+        near, far = make_path(1, rate=5_000_000, rtt=10_000), make_path(2, rate=2_500_000)
+        far.delay = Smoothed()
+        far.delay.add(30_000)
+        far.settings = replace(far.settings, **far_settings)  # type: ignore[arg-type]  # all are numbers
+        near.shaper.charge(40_000, NOW)
+        return near, far, scheduler(near, far)
+
+    def test_a_slower_path_is_ready_for_what_is_behind_enough(self) -> None:
+        """What the near one carries until the far one's datagram would arrive, 17 ms later."""
+        near, far, chooser = self.busy()
+        ahead = 17_000 * 5
+        assert chooser.ahead(NOW) == pytest.approx(ahead, rel=0.02)
+        assert chooser.ready_at(NOW, 0) == near.shaper.ready_at()
+        assert chooser.ready_at(NOW, ahead - SLACK * 5 - 2000) == near.shaper.ready_at()
+        assert chooser.ready_at(NOW, ahead) == far.shaper.ready_at()
+        assert chooser.ready_at(NOW) == far.shaper.ready_at()
+
+    def test_the_first_to_arrive_takes_what_is_next(self) -> None:
+        near, far, chooser = self.busy()
+        later = near.shaper.ready_at()
+        assert chooser.pick(size=SIZE, now=later) is near
+        assert chooser.ahead(later) == 0
+        assert chooser.ready_at(later, 0) is not None
+        far.condition = Condition.DEGRADED
+        chooser.refresh([near, far], NOW)
+        assert chooser.ahead(NOW) == 0
+
+    def test_delays_that_are_alike_are_no_matter(self) -> None:
+        near, far = make_path(1, rate=5_000_000), make_path(2, rate=2_500_000, rtt=21_000)
+        near.shaper.charge(20_000, NOW)
+        assert scheduler(near, far).ready_at(NOW, 0) == far.shaper.ready_at()
+
+    def test_a_cheap_path_waits_for_no_dear_one(self) -> None:
+        near, far, chooser = self.busy()
+        near.settings = replace(near.settings, cost=1)
+        chooser.refresh([near, far], NOW)
+        assert chooser.ready_at(NOW, 0) == far.shaper.ready_at()
+        assert chooser.ahead(NOW) == 0
+
+    @pytest.mark.parametrize("waiting", [SPARSE - 1, 30_000])
+    def test_order_is_given_up_for_a_queue_that_does_not_grow(self, waiting: int) -> None:
+        """As a flow has that keeps it short: not at first, and never for what is sparse."""
+        _near, far, chooser = self.busy()
+        used = []
+        now = NOW
+        while now < NOW + 3 * SECOND:
+            ready_at = chooser.ready_at(now, waiting)
+            assert ready_at is not None
+            if ready_at > now:
+                now = ready_at
+                continue
+            path = chooser.pick(size=SIZE, now=now)
+            assert path is not None
+            path.count_sent(size=SIZE, count=1, now=now)
+            if path is far:
+                used.append(now)
+        if waiting < SPARSE:
+            assert not used
+        else:
+            assert NOW + SECOND // 4 < used[0] < NOW + SECOND
+            assert far.tx_bytes > 2 * SECOND * 0.9 * far.shaper.rate // SECOND
 
 
 def costly(path: Path, cost: int) -> Path:

@@ -32,7 +32,7 @@ ENDPOINTS = st.builds(Endpoint, st.binary(min_size=16, max_size=16), U16, st.jus
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=SOFTWARE_MAX)
 EXTENSIONS = st.builds(
     Extensions,
-    capabilities=st.none() | st.builds(Capability, st.integers(0, 7)),
+    capabilities=st.none() | st.builds(Capability, st.integers(0, 15)),
     software=PRINTABLE,
     confirm=st.just(b"") | st.binary(min_size=8, max_size=8),
     wishes=st.none()
@@ -140,7 +140,7 @@ def test_unknown_extensions_are_skipped(
         (b"", Extensions()),
         (bytes(45), Extensions()),
         (b"\x01\x01\x05", Extensions(capabilities=Capability.AEGIS | Capability.TIMESTAMPS)),
-        (b"\x01\x02\xff\xff", Extensions(capabilities=Capability(7))),
+        (b"\x01\x02\xff\xff", Extensions(capabilities=Capability(15))),
         (b"\x01\x00", Extensions(capabilities=Capability(0))),
         (b"\x01\x02\x01", Extensions()),
         (b"\x01\x01\x01\x02\xff\x61", Extensions(capabilities=Capability.AEGIS)),
