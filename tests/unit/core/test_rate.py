@@ -104,7 +104,7 @@ class Link:
         end = self.now + duration
         while self.now < end:
             self.now += 1000
-            self._send(min(self.estimator.rate, self.offered) // 1000)
+            self._send(min(self.estimator.allowed, self.offered) // 1000)
             if self.now % 100_000 == 0:
                 self._request()
             while self._replies and self._replies[0][0] <= self.now:
@@ -212,7 +212,7 @@ def test_jitter_is_no_queue() -> None:
     link = Link(jitter=30_000).rest()
     link.offered = LINK // 2
     link.run(60 * SECOND)
-    assert link.estimator.rate == RATE_UNLIMITED
+    assert link.estimator.allowed == RATE_UNLIMITED
 
 
 @pytest.mark.parametrize(
