@@ -48,8 +48,8 @@ _LOOK_AFTER = 8 * SECOND
 """µs with a queue after which less is sent for an interval, to see how long the way is without."""
 _FUTILE = 5
 """Cuts in a row that don't shorten a queue, after which it isn't ours."""
-_PLATEAU = 5
-"""Intervals with a queue by which it is judged whether that is ours."""
+_PLATEAU, _SWINGS = 5, 3
+"""Intervals by which it is judged whether a queue that stands, or comes and goes, is ours."""
 _REPLIES_MAX = 12
 """Replies that are looked at together where delays vary much."""
 _RATE_MIN = 62_500
@@ -279,16 +279,23 @@ class RateEstimator:
         delivered = (last.delivered - first.delivered) * SECOND // (last.at - first.at)
         return pushed, delivered
 
-    def _carried(self, delivered: int) -> int:
-        """What the link carries, bytes/s, while there is a queue and so much was delivered.
+    def _carried(self) -> int:
+        """What the link carries, bytes/s, while there is a queue.
 
-        Or more: where there was no queue, the link had nothing to carry for some of the time.
+        That is what arrives, but for the times when it had little to carry.
         """
-        before, last = self._points[-2], self._points[-1]
+        points = list(self._points)
+        before, last = points[-2:]
         if before.queue <= _NO_QUEUE < self.queue:
             most = (last.delivered - before.delivered) * SECOND // self.queue
-            return max(delivered, min(most, self.allowed))
-        return max(delivered, self._rates(2 + self._jitter // 4000)[1])
+            return max(self._rates(2)[1], min(most, self.allowed))
+        enough = (last.frames - before.frames) // 2
+        delivered = duration = 0
+        for one, other in pairwise(points[-(2 + self._jitter // 1000) :]):
+            if other.frames - one.frames >= enough:
+                delivered += other.delivered - one.delivered
+                duration += other.at - one.at
+        return delivered * SECOND // duration
 
     def _is_losing(self, part: int = _LOSS_PART) -> bool:
         """Whether less arrived than was sent, by the count of bytes: clocks have no part in it."""
@@ -307,13 +314,13 @@ class RateEstimator:
         if self.queue <= _NO_QUEUE:
             self._seen_at = now
         is_used = self._rates(3)[0] * 8 >= self.rate * 7
+        if self._cuts and self.queue < QUEUE_GOAL:
+            self._set(max(self.rate, self._link), now)  # What was to drain has drained.
         if self.queue > QUEUE_MAX + 2 * self._jitter:
             is_ours = is_used or pushed > delivered + delivered // 16
             if self._is_sure(is_ours=is_ours):
                 self._shrink(pushed, delivered, now, is_ours=is_ours)
         elif is_used:
-            if self._cuts and self.queue < QUEUE_GOAL:
-                self._set(max(self.rate, self._link), now)  # What was to drain has drained.
             self._cuts = self._signs = 0
             self._follow(pushed, delivered, now)
         elif self._is_losing() and pushed > _RATE_MIN_LOSSY:
@@ -334,12 +341,12 @@ class RateEstimator:
         Packets that take another path as soon as this one has a queue, and come back when it has
         none, never use all of a rate that is too high.
         """
-        swings = self._swings()
-        most = self._plateau() or (swings and max(swings, self.rate // 2))
+        plateau, swings = self._plateau(), self._swings()
+        most = plateau or (swings and max(swings, self.rate // 2))
         if _RATE_MIN < most < self.rate:
             self.is_found = True
             self._set(most, now)
-            self._calm = _FASTER_AFTER * _FASTER_MOST
+            self._calm = 0 if plateau else _FASTER_AFTER * _FASTER_MOST
             self._points = deque([self._points[-1]], _REPLIES_MAX)
 
     def _intervals(self) -> Iterator[tuple[int, int, int, int]]:
@@ -374,7 +381,7 @@ class RateEstimator:
                 rising.append(pushed)
             elif after < before - QUEUE_MAX:
                 falling.append(pushed)
-        if min(len(rising), len(falling)) < 2:
+        if min(len(rising), len(falling)) < _SWINGS:
             return 0
         return most if min(rising) > 2 * max(falling) else 0
 
@@ -388,7 +395,7 @@ class RateEstimator:
         else:
             has_queue = pushed * 2 > self.rate and self.queue > QUEUE_GOAL + self._jitter
         if is_losing or (has_queue and not self.is_alone):
-            carried = self._carried(delivered) if self.is_alone else delivered
+            carried = self._carried() if self.is_alone else delivered
             self.is_found = True
             self.limit = Limit.QUEUE
             self._set(max(carried, self.rate // 2), now)
@@ -413,7 +420,7 @@ class RateEstimator:
         """There is too much under way: send less than arrives, for as long as that helps."""
         self._calm = 0
         before = self.allowed
-        self._link = carried = self._carried(delivered)
+        self._link = carried = self._carried()
         self.is_found = True
         self.limit = Limit.QUEUE
         self._cuts += 1
@@ -438,9 +445,9 @@ class RateEstimator:
         if self.queue >= QUEUE_GOAL + self._jitter:
             self._calm = 0
             self.limit = Limit.QUEUE
-            carried = self._carried(delivered)
+            carried = self._carried()
             less = carried * (self.queue - QUEUE_GOAL) // _DRAIN
-            self._set(min(self.rate, carried - less), now)
+            self._set(min(self.rate, max(carried - less, self.rate * 7 // 8)), now)
         else:
             self._calm += 1
             faster = 1 + min(self._calm // _FASTER_AFTER, _FASTER_MOST)
