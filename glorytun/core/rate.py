@@ -170,6 +170,7 @@ class RateEstimator:
         "_seen_at",
         "_sent",
         "_signs",
+        "_started",
         "_trips",
         "ceiling",
         "is_alone",
@@ -209,6 +210,8 @@ class RateEstimator:
         self._cuts = 0
         self._queue_before = self._rate_before = 0
         """As of the first of `_cuts`."""
+        self._started = 0
+        """What the link carried when there began to be a queue that isn't too long, bytes/s."""
         self._link = 0
         """What the link carried at the last of them, bytes/s."""
 
@@ -313,6 +316,7 @@ class RateEstimator:
         pushed, delivered = self._rates()
         if self.queue <= _NO_QUEUE:
             self._seen_at = now
+            self._started = 0
         is_used = self._rates(3)[0] * 8 >= self.rate * 7
         if self._cuts and self.queue < QUEUE_GOAL:
             self._set(max(self.rate, self._link), now)  # What was to drain has drained.
@@ -322,7 +326,7 @@ class RateEstimator:
                 self._shrink(pushed, delivered, now, is_ours=is_ours)
         elif is_used:
             self._cuts = self._signs = 0
-            self._follow(pushed, delivered, now)
+            self._follow(now)
         elif self._is_losing() and pushed > _RATE_MIN_LOSSY:
             # Bursts that the link's queue had no room for, and gone before the reply.
             if self._is_sure(is_ours=True):
@@ -418,7 +422,7 @@ class RateEstimator:
 
     def _shrink(self, pushed: int, delivered: int, now: int, *, is_ours: bool) -> None:
         """There is too much under way: send less than arrives, for as long as that helps."""
-        self._calm = 0
+        self._calm = self._started = 0
         before = self.allowed
         self._link = carried = self._carried()
         self.is_found = True
@@ -429,10 +433,7 @@ class RateEstimator:
         if self._cuts > _FUTILE:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
-                self._delays.forget()
-                self._trips.forget()
-                self._cuts = self._signs = 0
-                self._set(self._rate_before, now)
+                self._give_up(self._rate_before, now)
                 return
             self._cuts = 1
             self._queue_before, self._rate_before = self.queue, before
@@ -440,12 +441,23 @@ class RateEstimator:
         most = carried // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
         self._set(carried - min(less, most), now)
 
-    def _follow(self, pushed: int, delivered: int, now: int) -> None:
+    def _give_up(self, rate: int, now: int) -> None:
+        """Less doesn't help: the way is as long as that now, or while it is used."""
+        self._delays.forget()
+        self._trips.forget()
+        self._cuts = self._signs = self._started = 0
+        self._set(rate, now)
+
+    def _follow(self, now: int) -> None:
         """The path is in full use: keep it so, and see whether it carries more."""
         if self.queue >= QUEUE_GOAL + self._jitter:
             self._calm = 0
             self.limit = Limit.QUEUE
             carried = self._carried()
+            self._started = self._started or min(self.rate, carried)
+            if self.rate < self._started * 7 // 8:
+                self._give_up(self._started, now)
+                return
             less = carried * (self.queue - QUEUE_GOAL) // _DRAIN
             self._set(min(self.rate, max(carried - less, self.rate * 7 // 8)), now)
         else:

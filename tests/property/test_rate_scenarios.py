@@ -18,9 +18,14 @@ GIVEN_UP = SECOND // 4
 both_ways = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 
 
-def link(mbit: float, *, delay: int = 5, **more: int) -> Wire:
-    """A link of so many Mbit/s, and ms each way."""
-    return Wire(delay=delay * MILLISECOND, rate=round(mbit * MBIT), **more)
+def link(mbit: float, *, delay: int = 5, buffer: int = 50, jitter: int = 0) -> Wire:
+    """A link of so many Mbit/s; `delay` each way, `buffer` and `jitter` in ms."""
+    return Wire(
+        delay=delay * MILLISECOND,
+        rate=round(mbit * MBIT),
+        queue=buffer * MILLISECOND,
+        jitter=jitter * MILLISECOND,
+    )
 
 
 class Load:
@@ -93,7 +98,7 @@ def test_all_links_are_filled(
 @pytest.mark.parametrize("buffer", [50, 400])
 def test_one_of_two_links_falls_and_returns(buffer: int, *, up: bool) -> None:
     """From 30 to 6 Mbit/s it takes 2 s until both are used as far as they go; back, 5 s."""
-    wires = tuple(link(rate, delay=10, queue=buffer * MILLISECOND) for rate in (30, 15))
+    wires = tuple(link(rate, delay=10, buffer=buffer) for rate in (30, 15))
     load = Load(*wires, up=up, window=100)
     load.run(4 * SECOND)
     wires[0].rate = 6 * MBIT
@@ -114,7 +119,7 @@ def test_burst_before_silence_does_not_cost_the_rate() -> None:
 
 def test_jitter_beside_bursts_is_not_taken_for_less() -> None:
     """Bursts that queue up nowhere leave a path its rate, whatever delays do."""
-    wires = link(40, jitter=20 * MILLISECOND), link(20, jitter=20 * MILLISECOND)
+    wires = link(40, jitter=20), link(20, jitter=20)
     load = Load(*wires, up=True, window=200)
     load.run(5 * SECOND)
     for _ in range(10):

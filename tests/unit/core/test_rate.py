@@ -90,6 +90,8 @@ class Link:
         """What the sender has to send, bytes/s."""
         self.clock_offset = 0
         """µs by which the peer's clock is ahead."""
+        self.used_delay = 0
+        """µs that everything takes longer while the link is used at all."""
         self._replies: list[tuple[int, dict[str, int]]] = []
 
     def rest(self) -> "Link":
@@ -122,6 +124,7 @@ class Link:
         """It waits in the queue behind all that was taken, so that arrives before."""
         arrived_at = max(self.busy_until, self.now) + self.delay
         arrived_at += self.random.randrange(self.jitter) if self.jitter else 0
+        arrived_at += self.used_delay if self.offered else 0
         reply = {
             "sent_at": self.now,
             "sent": int(self.sent * self.payload),
@@ -188,6 +191,17 @@ def test_a_way_that_becomes_longer_is_no_queue_for_long() -> None:
     before = link.taken
     link.run(20 * SECOND)
     assert (link.taken - before) // 20 >= LINK * 95 // 100
+
+
+@pytest.mark.parametrize("delay", [6_000, 9_000, 15_000, 30_000])
+def test_a_way_that_is_longer_while_it_is_used_is_no_queue(delay: int) -> None:
+    """As radio links are, which send many packets at once: less of them makes it no shorter."""
+    link = Link().rest()
+    link.used_delay = delay
+    link.run(10 * SECOND)
+    before = link.taken
+    link.run(30 * SECOND)
+    assert (link.taken - before) // 30 >= LINK * 95 // 100
 
 
 @pytest.mark.parametrize(
