@@ -17,6 +17,7 @@ from glorytun.core.batch import Batch
 from glorytun.core.crypto import capabilities
 from glorytun.core.events import Event
 from glorytun.core.outbox import Outgoing
+from glorytun.core.rate import LINK_OVERHEAD
 from glorytun.core.settings import (
     SECOND,
     CipherChoice,
@@ -47,6 +48,10 @@ class Wire:
     """µs added at random: with more than the gap between datagrams, they are reordered."""
     loss: float = 0.0
     duplication: float = 0.0
+    rate: int = 0
+    """bytes/s of Ethernet frames in either direction, whatever the other one carries; 0 = any."""
+    queue: int = 50 * MILLISECOND
+    """How long a datagram may wait for the line."""
     mtu: int = 1500
     """Of the IP packet around the datagram."""
     headers: int = V4_HEADERS
@@ -54,15 +59,34 @@ class Wire:
     client: bytes = field(default_factory=lambda: pack_address("198.51.100.1"))
     client_port: int = PORT
     """As the server sees it: changes when a NAT forgets it."""
+    _free_at: dict[bool, int] = field(default_factory=dict)
+    """When the line has carried all that waits for it, by direction."""
 
-    def arrivals(self, size: int, random: Random, *, up: bool) -> Iterator[int]:
-        """After how many µs copies of a datagram arrive, which goes to the server if `up`."""
-        if self.cut or size + self.headers > self.mtu or random.random() < self.loss:
+    def arrivals(self, size: int, random: Random, *, up: bool, now: int) -> Iterator[int]:
+        """When copies of a datagram arrive that leaves now, for the server if `up`; µs."""
+        if size + self.headers > self.mtu:
+            return
+        left_at = self._leave_line(size, up=up, now=now)
+        if left_at is None or self.cut or random.random() < self.loss:
             return
         copies = 2 if random.random() < self.duplication else 1
         delay = self.delay if up or self.delay_down is None else self.delay_down
         for _ in range(copies):
-            yield delay + (random.randrange(self.jitter) if self.jitter else 0)
+            yield left_at + delay + (random.randrange(self.jitter) if self.jitter else 0)
+
+    def _leave_line(self, size: int, *, up: bool, now: int) -> int | None:
+        """When the line has carried a datagram; None: there was no room for it."""
+        if not self.rate:
+            return now
+        start = now + self.waiting(up=up, now=now)
+        if start - now > self.queue:
+            return None
+        self._free_at[up] = start + (size + self.headers + LINK_OVERHEAD) * SECOND // self.rate
+        return self._free_at[up]
+
+    def waiting(self, *, up: bool, now: int) -> int:
+        """How long a datagram would wait for the line, µs."""
+        return max(0, self._free_at.get(up, 0) - now)
 
 
 class Side:
@@ -230,8 +254,9 @@ class Simulation:
         other = self.server if side.client else self.client
         for row in datagrams.rows():
             self.captured = [*self.captured[-99:], (other, index, bytes(row))]
-            for after in self.wires[index].arrivals(len(row), self.random, up=side.client):
-                item = (self.now + after, next(self._order), other, index, bytes(row))
+            wire = self.wires[index]
+            for at in wire.arrivals(len(row), self.random, up=side.client, now=self.now):
+                item = (at, next(self._order), other, index, bytes(row))
                 heapq.heappush(self._queue, item)
 
     def _index(self, side: Side, path: PathId) -> int | None:

@@ -322,7 +322,13 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
-        self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.rate)
+        self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
+
+    def note_alone(self, *, is_alone: bool) -> None:
+        """Whether there is no other path that runs."""
+        if self.estimator.is_alone != is_alone:
+            self.estimator.is_alone = is_alone
+            self.apply_rate()
 
     def arrival(self, *, size: int, now: int) -> int:
         """When a datagram of `size` bytes would be at the peer, by its clock, if it left here."""
@@ -345,6 +351,12 @@ class Path:
         self.rx_total += count
         self.rx_at = now
 
+    def _rate_known(self) -> int:
+        """bytes/s that were found, or else given; 0 = neither."""
+        if self.settings.fixed_rate or not self.estimator.is_found:
+            return self.settings.rate_tx
+        return self.estimator.rate
+
     def status(self) -> PathStatus:
         return PathStatus(
             settings=self.settings,
@@ -357,7 +369,7 @@ class Path:
             rtt=self.rtt.mean,
             rttvar=self.rtt.variation,
             tx=DirectionStatus(
-                rate=0 if self.shaper.rate >= RATE_UNLIMITED else self.shaper.rate,
+                rate=self._rate_known(),
                 loss=self.loss.loss,
                 bytes=self.tx_bytes,
                 total=self.tx_total,

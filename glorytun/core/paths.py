@@ -99,8 +99,10 @@ class Paths:
         for paths in self._by_rank():
             self._judge_alike(paths, now, is_needed=is_needed)
             is_needed = is_needed and not any(path.works for path in paths)
+        is_alone = sum(path.condition == Condition.RUNNING for path in self) < 2
         for path in self:
             path.is_suspect = path.works and self._is_suspect(path, now)
+            path.note_alone(is_alone=is_alone)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 

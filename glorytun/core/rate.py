@@ -1,7 +1,9 @@
 """How fast a path may be sent on: the shaper that spaces datagrams, and the rate it uses."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from glorytun.core.settings import SECOND
 from glorytun.core.status import Limit
@@ -12,6 +14,9 @@ so something has to be said to it."""
 
 # What this implementation chose.
 
+RATE_START = 250_000
+"""bytes/s (2 Mbit/s) of a path of which nothing is known beside others: of two without a limit, all
+that is sent would take the one that has no queue just now, and each seem to have room."""
 BURST = 5_000
 """µs of a path's rate that may leave at once."""
 FULL_AFTER = 3 * SECOND // 10
@@ -43,11 +48,15 @@ _LOOK_AFTER = 8 * SECOND
 """µs with a queue after which less is sent for an interval, to see how long the way is without."""
 _FUTILE = 5
 """Cuts in a row that don't shorten a queue, after which it isn't ours."""
+_PLATEAU, _SWINGS = 5, 3
+"""Intervals by which it is judged whether a queue that stands, or comes and goes, is ours."""
 _REPLIES_MAX = 12
 """Replies that are looked at together where delays vary much."""
 _RATE_MIN = 62_500
 _RATE_MIN_LOSSY, _LOSS_PART = 250_000, 20
 """What is above that, and loses more than one in so many, may be in bursts."""
+_LOSS_PART_BEGIN = 8
+"""The same while the rate doubles: what is reordered then looks like a loss."""
 
 
 class Shaper:
@@ -134,15 +143,18 @@ class _Point:
     frames: int
     at: int
     delivered: int
+    queue: int
+    """µs that the reply's request has waited."""
 
 
 class RateEstimator:
     """Finds the rate of a path from what arrives and how long it queues, below a ceiling.
 
-    Fed with each reply. Where there is a queue, what arrives is what the link can carry; the rate
-    is that, and a little less or more as the queue is longer or shorter than it should be. Where
-    there is none, and all of the rate is used, it grows. A silent application, a noisy link or a
-    wrong clock is no reason for less.
+    Fed with each reply. At first the rate doubles while all of it is used, until there is a queue.
+    Where there is one, what arrives is what the link can carry; the rate is that, and a little
+    less or more as the queue is longer or shorter than it should be. Where there is none, and all
+    of the rate is used, it grows. A silent application, a noisy link or a wrong clock is no reason
+    for less.
     """
 
     __slots__ = (
@@ -151,6 +163,7 @@ class RateEstimator:
         "_cuts",
         "_delays",
         "_jitter",
+        "_link",
         "_points",
         "_queue_before",
         "_queues",
@@ -160,8 +173,11 @@ class RateEstimator:
         "_seen_at",
         "_sent",
         "_signs",
+        "_started",
         "_trips",
         "ceiling",
+        "is_alone",
+        "is_found",
         "limit",
         "queue",
         "rate",
@@ -169,8 +185,12 @@ class RateEstimator:
 
     def __init__(self) -> None:
         self.ceiling = RATE_UNLIMITED
-        self.rate = RATE_UNLIMITED
+        self.rate = RATE_START
         """bytes/s."""
+        self.is_found = False
+        """Whether the link has shown a limit."""
+        self.is_alone = True
+        """Whether no other path takes part, so that it is as well to find that by going beyond."""
         self.queue = 0
         """µs that what we send waits on the way."""
         self.limit = Limit.APPLICATION
@@ -193,10 +213,21 @@ class RateEstimator:
         self._cuts = 0
         self._queue_before = self._rate_before = 0
         """As of the first of `_cuts`."""
+        self._started = 0
+        """What the link carried when there began to be a queue that isn't too long, bytes/s."""
+        self._link = 0
+        """What the link carried at the last of them, bytes/s."""
 
     def set_ceiling(self, ceiling: int) -> None:
-        """Start again from a rate that the user or the peer gave, bytes/s."""
-        self.ceiling = self.rate = ceiling
+        """Look again for what the path carries, up to what the user or the peer gave, bytes/s."""
+        self.ceiling = ceiling
+        self.rate = min(max(self.rate, RATE_START), ceiling)
+        self.is_found = False
+
+    @property
+    def allowed(self) -> int:
+        """bytes/s that may be sent."""
+        return self.ceiling if self.is_alone and not self.is_found else self.rate
 
     def add(
         self, *, sent_at: int, sent: int, frames: int, at: int, received: int, trip: int
@@ -211,12 +242,13 @@ class RateEstimator:
         last = self._points[-1] if self._points else None
         if last is None or received < self._received:
             self._points.clear()
-            self._points.append(_Point(sent_at, frames, at, frames))
+            self._points.append(_Point(sent_at, frames, at, frames, self._queues[-1]))
         elif sent_at - last.sent_at >= _INTERVAL and at > last.at:
             # As frames, which the rate is about: of small datagrams most is overhead.
             pushed = frames - last.frames
             delivered = (received - self._received) * pushed // max(sent - self._sent, 1)
-            self._points.append(_Point(sent_at, frames, at, last.delivered + delivered))
+            delivered += last.delivered
+            self._points.append(_Point(sent_at, frames, at, delivered, self._queues[-1]))
             if sent_at > self._changed_at:
                 self._adjust(now=sent_at + trip)
         else:
@@ -245,45 +277,141 @@ class RateEstimator:
         else:
             self.queue = max(0, min(list(queues)[-count:]) - self._jitter // 2)
 
-    def _rates(self) -> tuple[int, int]:
-        """bytes/s that were sent and arrived of late."""
-        count = 3 + self._jitter // 500
+    def _rates(self, count: int = 0) -> tuple[int, int]:
+        """bytes/s that were sent and arrived of late, by so many points, or as many as it takes."""
+        count = count or 3 + self._jitter // 500
         first, last = self._points[-min(count, len(self._points))], self._points[-1]
         pushed = (last.frames - first.frames) * SECOND // (last.sent_at - first.sent_at)
         delivered = (last.delivered - first.delivered) * SECOND // (last.at - first.at)
         return pushed, delivered
 
-    def _is_losing(self) -> bool:
+    def _carried(self) -> int:
+        """What the link carries, bytes/s, while there is a queue.
+
+        That is what arrives, but for the times when it had little to carry.
+        """
+        points = list(self._points)
+        before, last = points[-2:]
+        if before.queue <= _NO_QUEUE < self.queue:
+            most = (last.delivered - before.delivered) * SECOND // self.queue
+            return max(self._rates(2)[1], min(most, self.allowed))
+        enough = (last.frames - before.frames) // 2
+        delivered = duration = 0
+        for one, other in pairwise(points[-(2 + self._jitter // 1000) :]):
+            if other.frames - one.frames >= enough:
+                delivered += other.delivered - one.delivered
+                duration += other.at - one.at
+        return delivered * SECOND // duration
+
+    def _is_losing(self, part: int = _LOSS_PART) -> bool:
         """Whether less arrived than was sent, by the count of bytes: clocks have no part in it."""
         first, last = self._points[-min(3, len(self._points))], self._points[-1]
         pushed = last.frames - first.frames
-        return (pushed - (last.delivered - first.delivered)) * _LOSS_PART > pushed
+        return (pushed - (last.delivered - first.delivered)) * part > pushed
 
     def _adjust(self, *, now: int) -> None:
         if self._rate_looked:
             self._set(self._rate_looked, now)
             self._rate_looked = 0
             return
+        if not self.is_found and self._begin(now):
+            return
         pushed, delivered = self._rates()
         if self.queue <= _NO_QUEUE:
             self._seen_at = now
-        is_used = pushed * 8 >= self.rate * 7
+            self._started = 0
+        is_used = self._rates(3)[0] * 8 >= self.rate * 7
+        if self._cuts and self.queue < QUEUE_GOAL:
+            self._set(max(self.rate, self._link), now)  # What was to drain has drained.
         if self.queue > QUEUE_MAX + 2 * self._jitter:
             is_ours = is_used or pushed > delivered + delivered // 16
             if self._is_sure(is_ours=is_ours):
                 self._shrink(pushed, delivered, now, is_ours=is_ours)
         elif is_used:
             self._cuts = self._signs = 0
-            self._follow(pushed, delivered, now)
+            self._follow(now)
         elif self._is_losing() and pushed > _RATE_MIN_LOSSY:
             # Bursts that the link's queue had no room for, and gone before the reply.
             if self._is_sure(is_ours=True):
+                self.is_found = True
                 self._set(min(self.rate, max(delivered, _RATE_MIN_LOSSY)), now)
                 self.limit = Limit.QUEUE
                 self._calm = _FASTER_AFTER * _FASTER_MOST
         else:
             self._cuts = self._signs = 0
             self.limit = Limit.APPLICATION
+            self._doubt(now)
+
+    def _doubt(self, now: int) -> None:
+        """Look whether the link carries less than the rate though that isn't used.
+
+        Packets that take another path as soon as this one has a queue, and come back when it has
+        none, never use all of a rate that is too high.
+        """
+        plateau, swings = self._plateau(), self._swings()
+        most = plateau or (swings and max(swings, self.rate // 2))
+        if _RATE_MIN < most < self.rate:
+            self.is_found = True
+            self._set(most, now)
+            self._calm = 0 if plateau else _FASTER_AFTER * _FASTER_MOST
+            self._points = deque([self._points[-1]], _REPLIES_MAX)
+
+    def _intervals(self) -> Iterator[tuple[int, int, int, int]]:
+        """From one point to the next: bytes/s sent and arrived, the queue before and after, µs."""
+        for before, after in pairwise(self._points):
+            pushed = (after.frames - before.frames) * SECOND // (after.sent_at - before.sent_at)
+            delivered = (after.delivered - before.delivered) * SECOND // (after.at - before.at)
+            yield pushed, delivered, before.queue, after.queue
+
+    def _plateau(self) -> int:
+        """What arrived at the most, if that varied less than what was sent, in a queue; else 0.
+
+        Where a queue isn't ours it is the other way round.
+        """
+        busy = [one for one in self._intervals() if min(one[2:]) > _NO_QUEUE]
+        if len(busy) < _PLATEAU:
+            return 0
+        sent, arrived = [one[0] for one in busy], [one[1] for one in busy]
+        spread = max(sent) - min(sent)
+        is_flat = (max(arrived) - min(arrived)) * 4 < spread and spread * 8 > max(sent)
+        return max(arrived) if is_flat else 0
+
+    def _swings(self) -> int:
+        """What arrived at the most, if a queue grew when much was sent, and shrank when little was.
+
+        To replies it looks like jitter. 0 = it isn't so.
+        """
+        rising, falling, most = [], [], 0
+        for pushed, delivered, before, after in self._intervals():
+            most = max(most, delivered)
+            if after > before + QUEUE_MAX:
+                rising.append(pushed)
+            elif after < before - QUEUE_MAX:
+                falling.append(pushed)
+        if min(len(rising), len(falling)) < _SWINGS:
+            return 0
+        return most if min(rising) > 2 * max(falling) else 0
+
+    def _begin(self, now: int) -> bool:
+        """Whether the rate was used, so that there is more of it now, or it was too much."""
+        pushed, delivered = self._rates(2)
+        is_used = pushed * 4 >= self.rate * 3
+        is_losing = is_used and self._is_losing(_LOSS_PART_BEGIN)
+        if is_used:
+            has_queue = self._queues[-1] > QUEUE_GOAL + 4 * self._jitter
+        else:
+            has_queue = pushed * 2 > self.rate and self.queue > QUEUE_GOAL + self._jitter
+        if is_losing or (has_queue and not self.is_alone):
+            carried = self._carried() if self.is_alone else delivered
+            self.is_found = True
+            self.limit = Limit.QUEUE
+            self._set(max(carried, self.rate // 2), now)
+            return True
+        if is_used and not has_queue:
+            self._set(2 * max(delivered, self.rate), now)
+            self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
+            return True
+        return False
 
     def _is_sure(self, *, is_ours: bool) -> bool:
         """Whether there is too long a queue, after one more reply that says so.
@@ -297,32 +425,44 @@ class RateEstimator:
 
     def _shrink(self, pushed: int, delivered: int, now: int, *, is_ours: bool) -> None:
         """There is too much under way: send less than arrives, for as long as that helps."""
-        self._calm = 0
+        self._calm = self._started = 0
+        before = self.allowed
+        self._link = carried = self._carried()
+        self.is_found = True
         self.limit = Limit.QUEUE
         self._cuts += 1
         if self._cuts == 1:
-            self._queue_before, self._rate_before = self.queue, self.rate
+            self._queue_before, self._rate_before = self.queue, before
         if self._cuts > _FUTILE:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
-                self._delays.forget()
-                self._trips.forget()
-                self._cuts = self._signs = 0
-                self._set(self._rate_before, now)
+                self._give_up(self._rate_before, now)
                 return
             self._cuts = 1
-            self._queue_before, self._rate_before = self.queue, self.rate
-        less = delivered * (self.queue - QUEUE_GOAL) // (_DRAIN + 4 * self._jitter)
-        most = delivered // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
-        self._set(delivered - min(less, most), now)
+            self._queue_before, self._rate_before = self.queue, before
+        less = carried * (self.queue - QUEUE_GOAL) // (_DRAIN + 4 * self._jitter)
+        most = carried // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
+        self._set(carried - min(less, most), now)
 
-    def _follow(self, pushed: int, delivered: int, now: int) -> None:
+    def _give_up(self, rate: int, now: int) -> None:
+        """Less doesn't help: the way is as long as that now, or while it is used."""
+        self._delays.forget()
+        self._trips.forget()
+        self._cuts = self._signs = self._started = 0
+        self._set(rate, now)
+
+    def _follow(self, now: int) -> None:
         """The path is in full use: keep it so, and see whether it carries more."""
         if self.queue >= QUEUE_GOAL + self._jitter:
             self._calm = 0
             self.limit = Limit.QUEUE
-            less = delivered * (self.queue - QUEUE_GOAL) // _DRAIN
-            self._set(min(self.rate, delivered - less), now)
+            carried = self._carried()
+            self._started = self._started or min(self.rate, carried)
+            if self.rate < self._started * 7 // 8:
+                self._give_up(self._started, now)
+                return
+            less = carried * (self.queue - QUEUE_GOAL) // _DRAIN
+            self._set(min(self.rate, max(carried - less, self.rate * 7 // 8)), now)
         else:
             self._calm += 1
             faster = 1 + min(self._calm // _FASTER_AFTER, _FASTER_MOST)

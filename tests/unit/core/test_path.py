@@ -329,7 +329,7 @@ def test_arrival_is_after_what_is_sent_and_the_way() -> None:
 def test_rate_that_is_used(settings: dict[str, Any], found: int, expected: int) -> None:
     """A fixed rate is used as it is, and is the ceiling of one that is found."""
     path = make_path(**settings)
-    path.estimator.rate = found
+    path.estimator.rate, path.estimator.is_found = found, True
     path.apply_rate()
     assert path.shaper.rate == expected
 

@@ -100,6 +100,8 @@ class Link:
         """What the sender has to send, bytes/s."""
         self.clock_offset = 0
         """µs by which the peer's clock is ahead."""
+        self.used_delay = 0
+        """µs that everything takes longer while the link is used at all."""
         self._replies: list[tuple[int, dict[str, int]]] = []
 
     def rest(self) -> "Link":
@@ -114,7 +116,7 @@ class Link:
         end = self.now + duration
         while self.now < end:
             self.now += 1000
-            self._send(min(self.estimator.rate, self.offered) // 1000)
+            self._send(min(self.estimator.allowed, self.offered) // 1000)
             if self.now % 100_000 == 0:
                 self._request()
             while self._replies and self._replies[0][0] <= self.now:
@@ -132,6 +134,7 @@ class Link:
         """It waits in the queue behind all that was taken, so that arrives before."""
         arrived_at = max(self.busy_until, self.now) + self.delay
         arrived_at += self.random.randrange(self.jitter) if self.jitter else 0
+        arrived_at += self.used_delay if self.offered else 0
         reply = {
             "sent_at": self.now,
             "sent": int(self.sent * self.payload),
@@ -200,6 +203,17 @@ def test_a_way_that_becomes_longer_is_no_queue_for_long() -> None:
     assert (link.taken - before) // 20 >= LINK * 95 // 100
 
 
+@pytest.mark.parametrize("delay", [6_000, 9_000, 15_000, 30_000])
+def test_a_way_that_is_longer_while_it_is_used_is_no_queue(delay: int) -> None:
+    """As radio links are, which send many packets at once: less of them makes it no shorter."""
+    link = Link().rest()
+    link.used_delay = delay
+    link.run(10 * SECOND)
+    before = link.taken
+    link.run(30 * SECOND)
+    assert (link.taken - before) // 30 >= LINK * 95 // 100
+
+
 @pytest.mark.parametrize(
     ("ceiling", "offered", "limit"),
     [
@@ -222,7 +236,7 @@ def test_jitter_is_no_queue() -> None:
     link = Link(jitter=30_000).rest()
     link.offered = LINK // 2
     link.run(60 * SECOND)
-    assert link.estimator.rate == RATE_UNLIMITED
+    assert link.estimator.allowed == RATE_UNLIMITED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""Rates that are found: two tunnels in virtual time over links that carry so much and no more."""
+
+from collections import deque
+
+import pytest
+
+from glorytun.core.rate import LINK_OVERHEAD
+from glorytun.core.settings import SECOND, PathChange
+from glorytun.core.wire import OVERHEAD
+from tests.simulation import MILLISECOND, V4_HEADERS, Simulation, Wire
+
+MBIT = 125_000
+SIZE = 1400
+FRAME = SIZE + OVERHEAD + V4_HEADERS + LINK_OVERHEAD
+GIVEN_UP = SECOND // 4
+"""After so long a packet is taken for lost."""
+
+both_ways = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+
+
+def link(mbit: float, *, delay: int = 5, buffer: int = 50, jitter: int = 0) -> Wire:
+    """A link of so many Mbit/s; `delay` each way, `buffer` and `jitter` in ms."""
+    return Wire(
+        delay=delay * MILLISECOND,
+        rate=round(mbit * MBIT),
+        queue=buffer * MILLISECOND,
+        jitter=jitter * MILLISECOND,
+    )
+
+
+class Load:
+    """As many packets as may be under way at once, and more when some have arrived."""
+
+    def __init__(self, *wires: Wire, up: bool, window: int) -> None:
+        self.simulation = simulation = Simulation(*wires)
+        simulation.up()
+        sides = (simulation.client, simulation.server)
+        simulation.wait_for(lambda: all(simulation.can_send(side) for side in sides))
+        simulation.run(2 * SECOND)
+        self._up = up
+        self._window = window
+        self.sender, self.receiver = sides if up else reversed(sides)
+        self._sent: deque[tuple[int, bytes]] = deque()
+        self.queue = 0
+        """The mean of what a datagram had to wait for the line of the slowest link, µs."""
+
+    def run(self, duration: int) -> float:
+        """The share of what all links carry that arrived."""
+        simulation, wires = self.simulation, self.simulation.wires
+        before, end, waits = sum(self.receiver.delivered.values()), simulation.now + duration, []
+        while simulation.now < end:
+            self._send()
+            simulation.run(MILLISECOND)
+            now = simulation.now
+            waits.append(max(wire.waiting(up=self._up, now=now) for wire in wires))
+        self.queue = sum(waits) // len(waits)
+        arrived = (sum(self.receiver.delivered.values()) - before) * FRAME
+        return arrived * SECOND / duration / sum(wire.rate for wire in wires)
+
+    def _send(self) -> None:
+        now, delivered = self.simulation.now, self.receiver.delivered
+        self._sent = deque(
+            (at, packet)
+            for at, packet in self._sent
+            if packet not in delivered and at > now - GIVEN_UP
+        )
+        while len(self._sent) < self._window:
+            packet = self.simulation.packet(SIZE)
+            if not self.simulation.send(self.sender, packet):
+                return
+            self._sent.append((now, packet))
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("rates", "delay", "window"),
+    [
+        pytest.param((40, 20), 5, 60, id="two, by no more than fits"),
+        pytest.param((40, 20), 5, 200, id="two, by more than they can queue"),
+        pytest.param((50, 5), 10, 150, id="one much slower"),
+        pytest.param((20, 10, 5), 5, 100, id="three"),
+        pytest.param((4, 2), 20, 60, id="two slow ones"),
+        pytest.param((30,), 10, 200, id="one"),
+    ],
+)
+def test_all_links_are_filled(
+    rates: tuple[float, ...], delay: int, window: int, *, up: bool
+) -> None:
+    """Whichever side sends, and however many links there are, within three seconds."""
+    load = Load(*(link(rate, delay=delay) for rate in rates), up=up, window=window)
+    load.run(3 * SECOND)
+    for _ in range(2):
+        assert load.run(SECOND) > 0.95
+        assert load.queue < 12 * MILLISECOND
+
+
+@both_ways
+@pytest.mark.parametrize("buffer", [50, 400])
+def test_one_of_two_links_falls_and_returns(buffer: int, *, up: bool) -> None:
+    """From 30 to 6 Mbit/s it takes 2 s until both are used as far as they go; back, 5 s."""
+    wires = tuple(link(rate, delay=10, buffer=buffer) for rate in (30, 15))
+    load = Load(*wires, up=up, window=100)
+    load.run(4 * SECOND)
+    wires[0].rate = 6 * MBIT
+    load.run(2 * SECOND)
+    assert load.run(SECOND) > 0.95
+    assert load.queue < 12 * MILLISECOND
+    wires[0].rate = 30 * MBIT
+    load.run(5 * SECOND)
+    assert load.run(SECOND) > 0.95
+
+
+def test_burst_before_silence_does_not_cost_the_rate() -> None:
+    """What a link carries is not what arrives while hardly anything is sent."""
+    load = Load(link(50, delay=10), up=True, window=300)
+    load.run(SECOND // 2)
+    assert load.run(SECOND) > 0.9
+
+
+def test_jitter_beside_bursts_is_not_taken_for_less() -> None:
+    """Bursts that queue up nowhere leave a path its rate, whatever delays do."""
+    wires = link(40, jitter=20), link(20, jitter=20)
+    load = Load(*wires, up=True, window=200)
+    load.run(5 * SECOND)
+    for _ in range(10):
+        load.simulation.run(SECOND // 4)
+        load.run(SECOND // 4)
+    load.run(SECOND)
+    assert load.run(SECOND) > 0.8
+
+
+def test_pinned_rate_of_a_server_holds_beside_one_that_is_found() -> None:
+    """The server sends no more on that path than was said there, and all that fits on others."""
+    load = Load(link(20), link(10), up=False, window=60)
+    server = load.simulation.server.tunnel
+    pinned = load.simulation.server_path(0)
+    server.set_path(pinned, PathChange(rate_tx=5 * MBIT), load.simulation.now)
+    load.run(3 * SECOND)
+    share = load.run(2 * SECOND)
+    assert 0.45 < share < 15.3 / 30
+    assert server.path_statuses()[0].tx.rate == 5 * MBIT
