@@ -372,7 +372,7 @@ class Conversation:
         packet = Batch.of(MARK, headroom=TIME_SIZE, tailroom=TAG_SIZE)
         datagrams = session.seal(packet, now) if session else None
         if datagrams is not None:
-            path.count_sent(size=datagrams.size, count=1, now=now)
+            path.count_control(size=datagrams.size, now=now)
             self._outbox.datagrams.append(Outgoing(path.id, datagrams))
 
     def _state_to_say(self, path: Path) -> PathState:
@@ -431,7 +431,7 @@ class Conversation:
         datagram = Batch.of(bytes(TIME_SIZE) + text + bytes(TAG_SIZE))
         push_time(datagram.buffer, 0, time)
         self._aead.seal(datagram)
-        path.count_sent(size=datagram.size, count=1, now=now)
+        path.count_control(size=datagram.size, now=now)
         self._outbox.datagrams.append(Outgoing(path.id, datagram))
 
     def _wished_rate(self, path: Path) -> int:

@@ -346,6 +346,14 @@ class Path:
         self.tx_total += count
         self.shaper.charge(size + count * self.overhead, now)
 
+    def count_control(self, *, size: int, now: int) -> None:
+        """A control message left. While the rate is a guess, none keeps data waiting."""
+        if self.settings.fixed_rate or self.estimator.is_found:
+            self.count_sent(size=size, count=1, now=now)
+        else:
+            self.tx_bytes += size
+            self.tx_total += 1
+
     def count_received(self, *, size: int, count: int, now: int) -> None:
         self.rx_bytes += size
         self.rx_total += count

@@ -396,7 +396,8 @@ class RateEstimator:
         """Whether the rate was used, so that there is more of it now, or it was too much."""
         pushed, delivered = self._rates(2)
         is_used = pushed * 4 >= self.rate * 3
-        is_losing = is_used and self._is_losing(_LOSS_PART_BEGIN)
+        # Less than that may be probes of a size that the link doesn't take.
+        is_losing = is_used and pushed > 2 * RATE_START and self._is_losing(_LOSS_PART_BEGIN)
         if is_used:
             has_queue = self._queues[-1] > QUEUE_GOAL + 4 * self._jitter
         else:
