@@ -17,7 +17,7 @@ so something has to be said to it."""
 RATE_START = 250_000
 """bytes/s (2 Mbit/s) of a path of which nothing is known beside others: of two without a limit, all
 that is sent would take the one that has no queue just now, and each seem to have room."""
-BURST = 5_000
+BURST = 2_500
 """µs of a path's rate that may leave at once."""
 FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""

@@ -542,6 +542,7 @@ def test_rate_is_kept() -> None:
     peer = client_peer()
     peer.connect()
     peer.change(rate_tx=100_000, fixed_rate=True)
+    peer.now += 10_000  # For the request that tells of it.
     at = peer.tunnel.next_send_at(peer.now)
     assert at is not None
     assert at <= peer.now
