@@ -324,6 +324,12 @@ class Path:
             self.estimator.set_ceiling(ceiling)
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
 
+    @property
+    def rate_hoped(self) -> int:
+        """bytes/s that it may carry: as long as that is to be found, all that was given."""
+        is_known = self.settings.fixed_rate or self.estimator.is_found
+        return self.shaper.rate if is_known else self.estimator.ceiling
+
     def note_alone(self, *, is_alone: bool) -> None:
         """Whether there is no other path that runs."""
         if self.estimator.is_alone != is_alone:

@@ -44,13 +44,13 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     for path in sorted(paths, key=lambda path: path.delay.mean):
         first = path.delay.mean if first is None else first
         later = path.delay.mean - first
-        patience = max(PATIENCE_MIN, PATIENCE * path.shaper.rate // max(taken, 1))
+        patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
         if path.is_left_out:
             patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
         if taken and later > patience:
             found[path] = later
         else:
-            taken += path.shaper.rate
+            taken += path.rate_hoped
     return found
 
 

@@ -109,6 +109,14 @@ def test_a_path_comes_back_a_little_later_than_it_went() -> None:
     assert left_out([fast, slow]) == {slow: 24_500}
 
 
+def test_a_path_of_unknown_rate_is_not_left_out_for_that() -> None:
+    """It begins slowly beside others, and may carry as much as was given."""
+    fast, slow = make_path(1, rate=5_000_000), make_path(2, rtt=200_000)
+    for is_alone in (False, True):
+        slow.note_alone(is_alone=is_alone)
+        assert not left_out([fast, slow])
+
+
 def test_it_says_when_to_go_on() -> None:
     """A path is ready again when no more than a burst is left to be sent."""
     path = make_path(1, rate=1_000_000)
