@@ -240,7 +240,8 @@ class RateEstimator:
         """
         self._note_delay(delay=at - sent_at, trip=trip, now=sent_at)
         last = self._points[-1] if self._points else None
-        if last is None or received < self._received:
+        # The peer's echo may be anything: of fewer frames than before nothing can be told.
+        if last is None or received < self._received or frames < last.frames:
             self._points.clear()
             self._points.append(_Point(sent_at, frames, at, frames, self._queues[-1]))
         elif sent_at - last.sent_at >= _INTERVAL and at > last.at:
@@ -450,7 +451,10 @@ class RateEstimator:
         self._delays.forget()
         self._trips.forget()
         self._cuts = self._signs = self._started = 0
-        self._set(rate, now)
+        if rate < self.ceiling:
+            self._set(rate, now)
+        else:
+            self.set_ceiling(self.ceiling)  # There had been no limit before.
 
     def _follow(self, now: int) -> None:
         """The path is in full use: keep it so, and see whether it carries more."""

@@ -347,3 +347,41 @@ def test_one_long_delay_is_a_hiccup(hiccups: int, falls: bool) -> None:
         )
         if beat == 20:
             assert (estimator.rate < LINK) == falls
+
+
+@pytest.mark.parametrize("queued", [1, 3, 5])
+def test_an_echo_that_falls_is_no_reason_to_fail(queued: int) -> None:
+    """Though there was a queue: it is the peer's to say, and may be anything."""
+    estimator = RateEstimator()
+    sent = received = 0
+    for beat in range(12 + queued + 6):
+        step = 12_500 if beat < 12 + queued else -1000
+        late = 0 if beat < 12 else 50_000
+        sent, received = sent + step, received + max(step, 0)
+        at = NOW + beat * 100_000
+        estimator.add(
+            sent_at=at,
+            sent=sent,
+            frames=sent,
+            at=at + 5000 + late,
+            received=received,
+            trip=10_000 + late,
+        )
+    assert 0 < estimator.allowed <= RATE_UNLIMITED
+
+
+def test_a_way_that_is_longer_now_is_no_limit() -> None:
+    """A path alone whose delay rises for good has no rate for that."""
+    estimator = RateEstimator()
+    for beat in range(80):
+        late = 0 if beat < 12 else 50_000
+        at = NOW + beat * 100_000
+        estimator.add(
+            sent_at=at,
+            sent=beat * 12_500,
+            frames=beat * 12_500,
+            at=at + 5000 + late,
+            received=beat * 12_500,
+            trip=10_000 + late,
+        )
+    assert estimator.rate < RATE_UNLIMITED or not estimator.is_found

@@ -107,6 +107,7 @@ def test_any_plaintext_is_a_message(plaintext: bytes) -> None:
 
 @given(st.binary(max_size=1500))
 @example(b"\x01\xff")
+@example(b"\x01\x01\xff")
 @example(b"\x02\x00\x03")
 def test_any_extension_block_is_read(block: bytes) -> None:
     """A peer's extension block may hold any bytes; what is said of it stays within bounds."""
@@ -114,7 +115,7 @@ def test_any_extension_block_is_read(block: bytes) -> None:
     assert len(extensions.software) <= SOFTWARE_MAX
     assert extensions.software.isprintable()
     assert len(extensions.confirm) <= 8
-    assert extensions.capabilities is None or extensions.capabilities in Capability(7)
+    assert extensions.capabilities is None or extensions.capabilities in Capability(15)
 
 
 @given(EXTENSIONS, st.lists(st.tuples(st.integers(5, 255), st.binary(max_size=255)), max_size=3))
