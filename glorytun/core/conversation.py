@@ -336,12 +336,13 @@ class Conversation:
         return ours if ours != NO_CLASS or self._client or wishes is None else wishes.redundant
 
     @property
-    def _order(self) -> Capability:
-        return Capability.IN_ORDER if self.settings.reorder > 0 else Capability(0)
+    def _capabilities(self) -> Capability:
+        """Ours as we say them now."""
+        return self._ours | (Capability.IN_ORDER if self.settings.reorder > 0 else Capability(0))
 
     @property
     def is_put_in_order(self) -> bool:
-        """Whether the peer holds back what comes on faster paths."""
+        """Whether the peer puts in order what we send."""
         return Capability.IN_ORDER in (self.peer.capabilities or Capability(0))
 
     @property
@@ -416,7 +417,7 @@ class Conversation:
             loss_limit=path.settings.loss_limit,
             sent_to=path.id.remote,
             extensions=Extensions(
-                capabilities=self._ours | self._order,
+                capabilities=self._capabilities,
                 software=self._software,
                 confirm=crypto.confirmation(remote_key) if remote_key else b"",
                 wishes=Wishes(

@@ -325,10 +325,14 @@ class Path:
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
 
     @property
+    def is_rate_known(self) -> bool:
+        """Whether the sending rate is more than a guess."""
+        return self.settings.fixed_rate or self.estimator.is_found
+
+    @property
     def rate_hoped(self) -> int:
         """bytes/s that it may carry: as long as that is to be found, all that was given."""
-        is_known = self.settings.fixed_rate or self.estimator.is_found
-        return self.shaper.rate if is_known else self.estimator.ceiling
+        return self.shaper.rate if self.is_rate_known else self.estimator.ceiling
 
     def note_alone(self, *, is_alone: bool) -> None:
         """Whether there is no other path that runs."""
@@ -354,22 +358,20 @@ class Path:
 
     def count_control(self, *, size: int, now: int) -> None:
         """A control message left. While the rate is a guess, none keeps data waiting."""
-        if self.settings.fixed_rate or self.estimator.is_found:
-            self.count_sent(size=size, count=1, now=now)
-        else:
-            self.tx_bytes += size
-            self.tx_total += 1
+        self.tx_bytes += size
+        self.tx_total += 1
+        if self.is_rate_known:
+            self.shaper.charge(size + self.overhead, now)
 
     def count_received(self, *, size: int, count: int, now: int) -> None:
         self.rx_bytes += size
         self.rx_total += count
         self.rx_at = now
 
-    def _rate_known(self) -> int:
+    def _rate_to_show(self) -> int:
         """bytes/s that were found, or else given; 0 = neither."""
-        if self.settings.fixed_rate or not self.estimator.is_found:
-            return self.settings.rate_tx
-        return self.estimator.rate
+        is_given = self.settings.fixed_rate or not self.estimator.is_found
+        return self.settings.rate_tx if is_given else self.estimator.rate
 
     def status(self) -> PathStatus:
         return PathStatus(
@@ -383,7 +385,7 @@ class Path:
             rtt=self.rtt.mean,
             rttvar=self.rtt.variation,
             tx=DirectionStatus(
-                rate=self._rate_known(),
+                rate=self._rate_to_show(),
                 loss=self.loss.loss,
                 bytes=self.tx_bytes,
                 total=self.tx_total,

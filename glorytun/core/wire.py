@@ -54,9 +54,10 @@ class Capability(IntFlag):
     TIMESTAMPS = 4
     """Sending times can be used for skew equalisation."""
     IN_ORDER = 8
-    """They are: what comes is put in the order in which it was sent."""
+    """What comes is put in the order of these times, so that it may be sent over any path."""
 
 
+_KNOWN = Capability(sum(Capability))
 _EXTENSION_CAPABILITIES = 1
 _EXTENSION_SOFTWARE = 2
 _EXTENSION_CONFIRM = 3
@@ -288,7 +289,7 @@ def _pull_extensions(block: bytes) -> Extensions:
             break
         if kind == _EXTENSION_CAPABILITIES:
             # Bits that we don't know are left out: only ours are ever asked for.
-            capabilities = Capability(int.from_bytes(value, "little") & 15)
+            capabilities = Capability(int.from_bytes(value, "little") & _KNOWN)
         elif kind == _EXTENSION_SOFTWARE:
             software = _printable(value[:SOFTWARE_MAX].decode(errors="replace"))
         elif kind == _EXTENSION_CONFIRM:

@@ -71,10 +71,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 _libc.recvmmsg.argtypes = (*_libc.sendmmsg.argtypes, ctypes.c_void_p)
 
-Array = npt.NDArray[np.void]
 
-
-def _array(kind: type[ctypes.Structure], count: int) -> Array:
+def _array(kind: type[ctypes.Structure], count: int) -> npt.NDArray[np.void]:
     return np.zeros(count, np.dtype(kind))
 
 
@@ -150,7 +148,7 @@ class SendMany:
 
 
 class ReceiveMany:
-    """Receives into one buffer of RECEIVED_SIZE bytes at least, from `offset` 0 on.
+    """Receives into one buffer of RECEIVED_SIZE bytes at least.
 
     First there is a row of ROW_SIZE bytes for each datagram, so that those of ordinary size are a
     batch. What doesn't fit goes on in a place for each row that has room for all of it.

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from contextlib import suppress
 
 from glorytun.core.address import (
@@ -187,7 +187,7 @@ class UdpSocket:
         """The datagrams that are waiting, each batch with the path it came on; see `is_drained`.
 
         The kernel is asked `most` times, and gives one each time, or as many as it could put
-        together.
+        together; when it had put none together before, it is asked for many at once.
         The path's local address is the one the datagrams were sent to. The rows lie in one buffer
         and are valid until the next call. Raises SocketError when the socket is of no use any more.
         """
@@ -215,14 +215,12 @@ class UdpSocket:
                 batches = []
             known = len(batches)
             if 0 < segment < size:
-                count = -(-size // segment)
-                last = size - (count - 1) * segment
-                at = append(batches, Batch(self._buffer, at, segment, count, segment, last))
+                at = append(batches, _segments(self._buffer, at, size, segment))
                 self._has_runs = True
             else:
                 at = append_row(batches, self._buffer, at, size, gap=0)
             if overflows != self._overflows:
-                self._note_overflows(overflows, size // (segment or size or 1))
+                self._note_overflows(overflows, size, segment)
             if len(batches) > known:
                 received.append((batches[-1], path))
         return received
@@ -242,18 +240,21 @@ class UdpSocket:
         for rows, info in found:
             path, segment, overflows = self._infos.get(info) or self._learn_info(info)
             if 0 < segment < rows.size:
-                received += [(run, path) for run in _segments(rows, segment)]
+                received += [
+                    (_segments(self._buffer, at, rows.size, segment), path) for at in rows.starts()
+                ]
                 self._has_runs = True
             else:
                 received.append((rows, path))
             if overflows != self._overflows:
-                self._note_overflows(overflows, rows.size // (segment or rows.size or 1))
+                self._note_overflows(overflows, rows.size, segment)
         return received
 
-    def _note_overflows(self, overflows: int, count: int) -> None:
-        """The kernel has counted more; those were of so many datagrams, as far as can be known."""
+    def _note_overflows(self, overflows: int, size: int, segment: int) -> None:
+        """The kernel has counted more. They were like the one that tells, as far as we can know."""
         before = overflows if self._overflows is None else self._overflows
-        self.overflow += ((overflows - before) & 0xFFFFFFFF) * max(1, count)
+        datagrams = max(1, size // (segment or size or 1))
+        self.overflow += ((overflows - before) & 0xFFFFFFFF) * datagrams
         self._overflows = overflows
 
     def _broken(self, error: OSError) -> SocketError:
@@ -420,12 +421,10 @@ class UdpSocket:
         return encoded
 
 
-def _segments(rows: Batch, segment: int) -> Iterator[Batch]:
-    """What the kernel put together in each row."""
-    count = -(-rows.size // segment)
-    last = rows.size - (count - 1) * segment
-    for at in rows.starts():
-        yield Batch(rows.buffer, at, segment, count, segment, last)
+def _segments(buffer: Buffer, at: int, size: int, segment: int) -> Batch:
+    """What the kernel put together into `size` bytes."""
+    count = -(-size // segment)
+    return Batch(buffer, at, segment, count, segment, size - (count - 1) * segment)
 
 
 def _pull_ancillary(ancillary: Ancillary) -> tuple[bytes, int, int]:

@@ -89,6 +89,7 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await_datagram(other)
         other.close()
     assert len(hub._received) <= 3
+    assert len(hub._infos) <= 3
     assert len(hub._sent) <= 3
     hub.close()
 
