@@ -274,8 +274,8 @@ class Simulation:
     def can_send_within(self, side: Side, wait: int) -> bool:
         """Whether the tunnel takes packets, after pacing for `wait` µs at the most."""
         now = self.now + side.clock_offset
-        ready_at = side.tunnel.next_send_at(now)
-        return ready_at is not None and ready_at <= now + wait
+        turn = side.tunnel.next_turn(now)
+        return turn is not None and turn.at <= now + wait
 
     def send(self, side: Side, packet: bytes) -> bool:
         """Offer a packet as the TUN device would: only when the tunnel takes it."""

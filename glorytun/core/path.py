@@ -7,6 +7,7 @@ along the transitions of `LEGAL`.
 from dataclasses import dataclass
 
 from glorytun.core.address import Endpoint, PathId, headers_of
+from glorytun.core.comeback import Comeback
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import LINK_OVERHEAD, RATE_UNLIMITED, RateEstimator, Shaper
 from glorytun.core.settings import SECOND, PathSettings, PathState
@@ -102,6 +103,7 @@ class Path:
     __slots__ = (
         "after",
         "answered",
+        "comeback",
         "condition",
         "delay",
         "estimator",
@@ -161,7 +163,8 @@ class Path:
         self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
         self.reason = "no answer yet"
         self.is_left_out = False
-        """Whether others are better off without it: see `left_out` of the scheduler."""
+        """Whether others are better off without it: see `leftout`."""
+        self.comeback = Comeback()
         self.rx_at = 0
         self.start_anew(after)
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
+from glorytun.core.leftout import left_out
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.scheduler import Scheduler, left_out
+from glorytun.core.scheduler import Scheduler
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.status import Condition
 
@@ -128,6 +129,8 @@ class Paths:
             self._outbox.events.append(
                 PathChanged(path=path.id, old=old, new=new, reason=path.reason)
             )
+        if path.comeback.is_due(is_left_out=path.is_left_out, now=now):
+            path.estimator.look_again()
 
     def _is_silent(self, path: Path, now: int) -> bool:
         """Whether other paths were heard while this one was not (server).

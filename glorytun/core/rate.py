@@ -222,6 +222,10 @@ class RateEstimator:
         """Look again for what the path carries, up to what the user or the peer gave, bytes/s."""
         self.ceiling = ceiling
         self.rate = min(max(self.rate, RATE_START), ceiling)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Double the rate from what it is, as at first."""
         self.is_found = False
 
     @property

@@ -10,48 +10,31 @@ A path whose mode is redundant has no packets of its own while another path work
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from glorytun.core.address import PathId
 from glorytun.core.inorder import InOrder
 from glorytun.core.path import Path
-from glorytun.core.rate import RATE_UNLIMITED
+from glorytun.core.rate import BURST, RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathMode
 from glorytun.core.status import Condition
 
 # What this implementation chose.
 
-PATIENCE = SECOND // 4
-"""µs that packets may be later on a path that carries as much as all faster ones together. Less is
-worth less: TCP takes what comes so late for lost, and slows down for all paths."""
-PATIENCE_MIN = 5_000
-"""µs: as much is no more than delays vary."""
-PATIENCE_BACK = 4, 5
-"""A path that was left out comes back at this share of it."""
 SLACK = 5_000
 """µs that packets may come too late: as much is no more than delays vary."""
 SPARSE = 3_000
 """Bytes: a flow of which less waits isn't what fills paths."""
+MARKED_DEBT = 20_000
+"""µs that copies of packets that the user marked may keep other data of their path waiting."""
 
 
-def left_out(paths: Iterable[Path]) -> dict[Path, int]:
-    """Those of the paths that work which cost more than they bring: by how much each is later, µs.
+class Turn(NamedTuple):
+    """When packets may leave, and which."""
 
-    They would carry little, and what they carry would come much later than on the others.
-    """
-    found: dict[Path, int] = {}
-    taken = 0
-    first: int | None = None
-    for path in sorted(paths, key=lambda path: path.delay.mean):
-        first = path.delay.mean if first is None else first
-        later = path.delay.mean - first
-        patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
-        if path.is_left_out:
-            patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
-        if taken and later > patience:
-            found[path] = later
-        else:
-            taken += path.rate_hoped
-    return found
+    at: int
+    ahead: int
+    """Bytes that should leave before them, so that all arrive in order: they go a longer way."""
 
 
 class Scheduler:
@@ -102,27 +85,36 @@ class Scheduler:
         lossy = [path for path in candidates if path.condition == Condition.LOSSY]
         return lossy or candidates
 
-    def ready_at(self, now: int, waiting: int | None = None) -> int | None:
-        """From when on a packet may be sent; None while there is no path for it.
+    def turn(self, now: int, waiting: int | None = None) -> Turn | None:
+        """From when on packets may be sent, and which; None while there is no path for them.
 
-        With `waiting`, only where it isn't too late to be in order: so many bytes may leave before
-        it, since they wait already.
+        With `waiting`, only where they aren't too late to be in order: so many bytes may leave
+        before them, since they wait already.
         """
         self._open(now)
         times = [path.shaper.ready_at() for path in self._usable if path.size_max]
-        at = min(times, default=None)
-        if waiting is None or len(times) < 2 or at is None or at > now:
-            return at
+        if not times:
+            return None
+        at = min(times)
+        if waiting is None or len(times) < 2 or at > now:
+            return Turn(at, 0)
         path = self._first(now)
-        if self._ahead(path, now, slack=SLACK) <= waiting or self._is_waived(path, waiting, now):
-            return at
-        return min((at for at in times if at > now), default=at)
+        earlier = self._earlier(path)
+        if not earlier or self._is_in_order(path, earlier, waiting, now):
+            return Turn(at, _ahead(path, earlier, slack=0, now=now))
+        return Turn(min((at for at in times if at > now), default=at), 0)
 
-    def ahead(self, now: int) -> int:
-        """Bytes that should leave before what is sent now, so that all arrive in order."""
-        if len(self._usable) < 2:
-            return 0
-        return self._ahead(self._first(now), now, slack=0)
+    def _is_in_order(self, path: Path, earlier: list[Path], waiting: int, now: int) -> bool:
+        """Whether enough waits that leaves before, or order doesn't matter.
+
+        A cheaper path isn't spared for that. For what is sparse order always matters.
+        """
+        rivals = [other for other in earlier if other.settings.cost <= path.settings.cost]
+        if _ahead(path, rivals, slack=SLACK, now=now) <= waiting:
+            return True
+        in_order = self._in_order[path.id]
+        waived = in_order.is_waived(path, rivals, waiting=waiting, now=now)
+        return waived and waiting >= SPARSE
 
     def _first(self, now: int) -> Path:
         """The one that `pick` finds for packets of any size."""
@@ -132,30 +124,13 @@ class Scheduler:
         wait = max(0, path.shaper.ready_at() - now)
         return wait, path.settings.cost, path.arrival(size=size, now=now)
 
-    def _ahead(self, path: Path, now: int, *, slack: int) -> int:
-        """Bytes that other paths can carry so that they arrive `slack` µs before it, or earlier."""
-        arrival = path.arrival(size=0, now=now) - slack
-        found = 0
-        for other in self._earlier(path):
-            found += max(0, arrival - other.arrival(size=0, now=now)) * other.shaper.rate
-        return found // SECOND
-
     def _earlier(self, path: Path) -> list[Path]:
-        """Those that take less time, and cost no more."""
+        """Those that take less time."""
         return [
             other
             for other in self._usable
-            if other.delay.mean < path.delay.mean
-            and other.settings.cost <= path.settings.cost
-            and other.size_max
-            and other.delay.ready
+            if other.delay.mean < path.delay.mean and other.size_max and other.delay.ready
         ]
-
-    def _is_waived(self, path: Path, waiting: int, now: int) -> bool:
-        """Whether order doesn't matter now; for what is sparse it always does."""
-        in_order = self._in_order[path.id]
-        waived = in_order.is_waived(path, self._earlier(path), waiting=waiting, now=now)
-        return waived and waiting >= SPARSE
 
     def pick(self, *, size: int, now: int) -> Path | None:
         """The path for datagrams of up to `size` bytes; None when they fit none.
@@ -183,16 +158,17 @@ class Scheduler:
     def pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
         """Where to send another copy of datagrams of up to `size` bytes that leave on `path`.
 
-        For those that are marked to go twice any path will do; for others one whose mode that is,
-        if it is free.
+        For those that are marked to go twice any path will do, unless too much waits for it; for
+        others one whose mode that is, if it is free.
         """
         others = [*self._copying, *(self._usable if is_marked else ())]
+        debt_max = _copies_debt(is_marked=is_marked)
         at = [
             (other.arrival(size=size, now=now), index)
             for index, other in enumerate(others)
             if other is not path
             and size <= other.size_max
-            and (is_marked or other.shaper.ready_at() <= now)
+            and other.shaper.busy_until <= now + debt_max
         ]
         return others[min(at)[1]] if at else None
 
@@ -214,3 +190,24 @@ class Scheduler:
             ]
             most = min(most, 1 + (min(others, default=arrival + SECOND) - arrival) // cost)
         return max(1, min(count, most))
+
+    def burst_of_copies(
+        self, path: Path, *, size: int, count: int, is_marked: bool, now: int
+    ) -> int:
+        """The same for the path that `pick_copy` found: as many of them as are sent there too."""
+        debt = max(0, path.shaper.busy_until - now)
+        most = (_copies_debt(is_marked=is_marked) - debt) // max(1, path.duration(size))
+        return max(1, min(count, most))
+
+
+def _copies_debt(*, is_marked: bool) -> int:
+    return MARKED_DEBT if is_marked else BURST
+
+
+def _ahead(path: Path, earlier: Iterable[Path], *, slack: int, now: int) -> int:
+    """Bytes that other paths can carry so that they arrive `slack` µs before it, or earlier."""
+    arrival = path.arrival(size=0, now=now) - slack
+    found = 0
+    for other in earlier:
+        found += max(0, arrival - other.arrival(size=0, now=now)) * other.shaper.rate
+    return found // SECOND

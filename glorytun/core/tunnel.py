@@ -3,7 +3,7 @@
 The driver calls
 
 - `receive(datagrams, path, now)` with what the socket gave, and writes the packets it returns,
-- `send(packets, now)` with what the TUN device gave, once `next_send_at(now)` has come, and again
+- `send(packets, now)` with what the TUN device gave, once `next_turn(now)` has come, and again
   with what it left,
 - `on_timeout(now)` when `next_timeout()` has come,
 - `next_packets(now)` when `next_packets_at()` has come, and writes what it returns,
@@ -26,6 +26,7 @@ from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
 from glorytun.core.paths import PATHS_MAX, Paths
 from glorytun.core.resequence import Resequencer
+from glorytun.core.scheduler import Turn
 from glorytun.core.settings import (
     NO_CLASS,
     SECOND,
@@ -125,25 +126,22 @@ class Tunnel:
         """When `on_timeout` is due; it may be overdue."""
         return self._timeout_at
 
-    def next_send_at(self, now: int, waiting: int | None = None) -> int | None:
+    def next_turn(self, now: int, waiting: int | None = None) -> Turn | None:
         """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path.
 
-        If of their flow `waiting` bytes wait: takes them in such order that they arrive so. Which
-        are to go then, `ahead` says.
+        If of their flow `waiting` bytes wait: takes them in such order that they arrive so, which
+        says too how many bytes should leave before them.
         """
         session = self._exchange.sending
         if session is None:
             return None
         if self._conversation.is_put_in_order:
             waiting = None
-        ready_at = self._paths.scheduler.ready_at(now, waiting)
-        return None if ready_at is None else max(ready_at, session.times.ready_at(SEND_MAX))
-
-    def ahead(self, now: int) -> int:
-        """Bytes that should leave before what `send` gets now: it goes the longer way."""
-        if self._conversation.is_put_in_order:
-            return 0
-        return self._paths.scheduler.ahead(now)
+        turn = self._paths.scheduler.turn(now, waiting)
+        sealed_at = session.times.ready_at(SEND_MAX)
+        if turn is None or turn.at >= sealed_at:
+            return turn
+        return turn._replace(at=sealed_at)
 
     @property
     def rate(self) -> int:
@@ -161,7 +159,7 @@ class Tunnel:
         """Seal the first packets in place, as many as may leave together, and say where they go.
 
         Each row has `TIME_SIZE` bytes before and `TAG_SIZE` bytes after it that are ours to fill.
-        The rest of them is for another call, when `next_send_at` has come again. None: all packets
+        The rest of them is for another call, when `next_turn` has come again. None: all packets
         were dropped, since they fit no path, or it had not come.
         """
         session = self._exchange.sending
@@ -173,9 +171,16 @@ class Tunnel:
         if session is None or path is None:
             self._unsent_total += packets.count
             return None
+        copy_path = None
+        if is_marked or self._paths.scheduler.copies_all:
+            copy_path = self._pick_copy(path, size=size, is_marked=is_marked, now=now)
         if packets.count > 1:
             count = min(packets.count, SEND_MAX)
             count = self._paths.scheduler.burst(path, size=size, count=count, now=now)
+            if copy_path is not None:
+                count = self._paths.scheduler.burst_of_copies(
+                    copy_path, size=size, count=count, is_marked=is_marked, now=now
+                )
             packets = packets.run(0, count)
         datagrams = session.seal(packets, now)
         if datagrams is None:
@@ -183,26 +188,20 @@ class Tunnel:
             return None
         total = datagrams.total()
         path.count_sent(size=total, count=datagrams.count, now=now)
-        copy_path = None
-        if is_marked or self._paths.scheduler.copies_all:
-            copy_path = self._copy(path, datagrams, is_marked=is_marked, now=now)
+        if copy_path is not None:
+            copy_path.count_sent(size=total, count=datagrams.count, now=now)
         self._sent_total += datagrams.count
         self._sent_bytes += total - datagrams.count * OVERHEAD
         if not self._client and self._is_idle(now):
             self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
-        return Outgoing(path.id, datagrams, copy_path)
+        return Outgoing(path.id, datagrams, None if copy_path is None else copy_path.id)
 
-    def _copy(self, path: Path, datagrams: Batch, *, is_marked: bool, now: int) -> PathId | None:
+    def _pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
         """Where datagrams go too, besides their path; the peer drops the later of the two."""
         if not self._conversation.is_extended:
             return None  # 0.3.4 would deliver both.
-        size = datagrams.size
-        other = self._paths.scheduler.pick_copy(path, size=size, is_marked=is_marked, now=now)
-        if other is None:
-            return None
-        other.count_sent(size=datagrams.total(), count=datagrams.count, now=now)
-        return other.id
+        return self._paths.scheduler.pick_copy(path, size=size, is_marked=is_marked, now=now)
 
     def on_unsent(self, path_id: PathId, datagrams: Batch, *, is_copy: bool = False) -> None:
         """The host had no room for what `send` returned last: no loss of the path's."""

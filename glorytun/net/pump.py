@@ -10,6 +10,7 @@ from collections.abc import Callable
 from glorytun.core.address import PathId
 from glorytun.core.backlog import Backlog
 from glorytun.core.batch import MANY, Batch
+from glorytun.core.scheduler import Turn
 from glorytun.core.tunnel import Tunnel
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
@@ -154,7 +155,7 @@ class Pump:
         now = self._clock.now()
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
-            while rest is not None and not self._backlog and self._may_send(now, 0):
+            while rest is not None and not self._backlog and self._turn(now, 0):
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
                 self._backlog.put(rest, now, rate=self._tunnel.rate)
@@ -162,8 +163,8 @@ class Pump:
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
-        while self._may_send(now, backlog.waiting(now)):
-            packets = backlog.next(now, self._tunnel.ahead(now))
+        while turn := self._turn(now, backlog.waiting(now)):
+            packets = backlog.next(now, turn.ahead)
             if packets is None:
                 return
             backlog.took(self._forward(packets, now))
@@ -185,10 +186,11 @@ class Pump:
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 
-    def _may_send(self, now: int, waiting: int) -> bool:
-        """Whether paths have credit for a flow of which so many bytes wait."""
-        self._send_at = self._tunnel.next_send_at(now, waiting)
-        return self._send_at is not None and self._send_at <= now
+    def _turn(self, now: int, waiting: int) -> Turn | None:
+        """What may leave now, of a flow of which so many bytes wait; None: nothing."""
+        turn = self._tunnel.next_turn(now, waiting)
+        self._send_at = None if turn is None else turn.at
+        return turn if turn is not None and turn.at <= now else None
 
     def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:
         self._send_on(path, datagrams)

@@ -47,9 +47,11 @@ class Source:
         simulation, backlog = self._simulation, self._backlog
         tunnel, now = simulation.client.tunnel, simulation.now
         while True:
-            at = tunnel.next_send_at(now, backlog.waiting(now))
-            packets = backlog.next(now, tunnel.ahead(now))
-            if at is None or at > now or packets is None:
+            turn = tunnel.next_turn(now, backlog.waiting(now))
+            if turn is None or turn.at > now:
+                return
+            packets = backlog.next(now, turn.ahead)
+            if packets is None:
                 return
             outgoing = tunnel.send(packets, now)
             assert outgoing is not None

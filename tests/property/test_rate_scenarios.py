@@ -110,6 +110,21 @@ def test_one_of_two_links_falls_and_returns(buffer: int, *, up: bool) -> None:
     assert load.run(SECOND) > 0.95
 
 
+def test_a_link_that_was_left_out_for_a_dip_comes_back() -> None:
+    """At 1 Mbit/s one that is 60 ms slower is no help; nothing is sent there that shows it grew."""
+    wires = link(20), link(20, delay=65, buffer=200)
+    load = Load(*wires, up=True, window=65)
+    load.run(2 * SECOND)
+    wires[1].rate = MBIT
+    load.run(3 * SECOND)
+    assert load.simulation.client.conditions() == ["running", "waiting"]
+    wires[1].rate = 20 * MBIT
+    before = load.simulation.client.paths()[1].tx.bytes
+    load.run(6 * SECOND)
+    assert load.simulation.client.conditions() == ["running", "running"]
+    assert load.simulation.client.paths()[1].tx.bytes - before > 3 * SECOND * MBIT // SECOND
+
+
 def test_burst_before_silence_does_not_cost_the_rate() -> None:
     """What a link carries is not what arrives while hardly anything is sent."""
     load = Load(link(50, delay=10), up=True, window=300)

@@ -56,9 +56,9 @@ def test_a_slow_path_takes_no_more_than_its_burst() -> None:
     rest = Batch(bytearray(count * stride), TIME_SIZE, stride, count, size, size)
     taken, start = [], now
     while rest.count:
-        at = tunnel.next_send_at(now)
-        assert at is not None
-        now = max(now, at)
+        turn = tunnel.next_turn(now)
+        assert turn is not None
+        now = max(now, turn.at)
         outgoing = tunnel.send(rest, now)
         assert outgoing
         sent = outgoing.datagrams
@@ -85,9 +85,9 @@ def test_batches_take_the_path_on_which_they_arrive_first() -> None:
     rest = Batch(bytearray(count * stride), TIME_SIZE, stride, count, size, size)
     taken = {simulation.client_path(index): 0 for index in range(2)}
     while True:
-        at = tunnel.next_send_at(now)
-        assert at is not None
-        now = max(now, at)
+        turn = tunnel.next_turn(now)
+        assert turn is not None
+        now = max(now, turn.at)
         outgoing = tunnel.send(rest, now)
         assert outgoing
         taken[outgoing.path] += outgoing.datagrams.count

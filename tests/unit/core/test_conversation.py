@@ -264,7 +264,7 @@ def test_client_hears_a_key_that_cannot_be_used() -> None:
         peer.reply(request, pkey=LOW_ORDER, extensions=Extensions(capabilities=Capability(4))) == []
     )
     assert peer.bad(BadKind.KEYX) == 1
-    assert peer.tunnel.next_send_at(peer.now) is not None
+    assert peer.tunnel.next_turn(peer.now) is not None
 
 
 # What isn't believed.

@@ -91,7 +91,7 @@ def test_server_answers_the_first_use_of_a_key() -> None:
     peer = server_peer()
     [reply] = peer.say()
     session = peer.session(opened(reply).pkey)
-    assert peer.tunnel.next_send_at(peer.now) is None
+    assert peer.tunnel.next_turn(peer.now) is None
     assert peer.send(session, b"\0") == []
     [mark] = peer.take()
     assert session.rx.open(Batch.of(mark), bytearray(len(mark))) == [True]
@@ -168,7 +168,7 @@ def test_server_that_stops() -> None:
     assert peer.events.count(PeerStopped()) == 1
     assert peer.condition() == Condition.DEGRADED
     assert peer.status.reason == "the peer stopped"
-    assert peer.tunnel.next_send_at(peer.now) is None
+    assert peer.tunnel.next_turn(peer.now) is None
     [request] = peer.tick(SECOND)
     peer.reply(request)
     assert peer.condition() == Condition.RUNNING
@@ -268,7 +268,7 @@ def live_on(peer: Peer) -> None:
     """Time passes, data is offered, the user looks: nothing raises."""
     for after in (0, 1000, SECOND, 70 * SECOND):
         peer.tick(after)
-        peer.tunnel.next_send_at(peer.now)
+        peer.tunnel.next_turn(peer.now)
         peer.tunnel.status()
         peer.tunnel.path_statuses()
         after_at = peer.tunnel.next_timeout()

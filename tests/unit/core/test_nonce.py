@@ -114,21 +114,21 @@ def test_sealing_waits_rather_than_run_ahead() -> None:
 
 
 def test_tunnel_waits_rather_than_run_ahead() -> None:
-    """`next_send_at` says when a tunnel that has used up its times goes on, and it does."""
+    """`next_turn` says when a tunnel that has used up its times goes on, and it does."""
     simulation = Simulation(Wire())
     simulation.up()
     simulation.run(SECOND)
     tunnel, now = simulation.client.tunnel, simulation.now
     count = 0
-    while (at := tunnel.next_send_at(now)) is not None and at <= now:
+    while (turn := tunnel.next_turn(now)) is not None and turn.at <= now:
         assert tunnel.send(packets(SEND_MAX), now)
         count += SEND_MAX
     assert SECOND // 2 - 2000 < count <= SECOND // 2 + 1
-    assert at is not None
-    assert now < at <= now + 2 * SEND_MAX
-    assert tunnel.send(packets(SEND_MAX), at - 2) is None
+    assert turn is not None
+    assert now < turn.at <= now + 2 * SEND_MAX
+    assert tunnel.send(packets(SEND_MAX), turn.at - 2) is None
     assert tunnel.status().unsent_total == SEND_MAX
-    assert tunnel.send(packets(SEND_MAX), at)
+    assert tunnel.send(packets(SEND_MAX), turn.at)
 
 
 @given(STEPS)

@@ -91,7 +91,7 @@ def test_nothing_is_sealed_under_the_secret_key(make: Any) -> None:
     """Before keys are exchanged nothing is sent, and it is counted."""
     peer: Peer = make()
     peer.say()
-    assert peer.tunnel.next_send_at(peer.now) is None
+    assert peer.tunnel.next_turn(peer.now) is None
     assert offer(peer, b"one", b"two") == []
     status = peer.tunnel.status()
     assert (status.unsent_total, status.sent_total, status.cipher) == (2, 0, "none")
@@ -543,14 +543,14 @@ def test_rate_is_kept() -> None:
     peer.connect()
     peer.change(rate_tx=100_000, fixed_rate=True)
     peer.now += 10_000  # For the request that tells of it.
-    at = peer.tunnel.next_send_at(peer.now)
-    assert at is not None
-    assert at <= peer.now
+    turn = peer.tunnel.next_turn(peer.now)
+    assert turn is not None
+    assert turn.at <= peer.now
     for _ in range(3):
         offer(peer, bytes(1000))
-    at = peer.tunnel.next_send_at(peer.now)
-    assert at is not None
-    assert 20_000 < at - peer.now < 40_000
+    turn = peer.tunnel.next_turn(peer.now)
+    assert turn is not None
+    assert 20_000 < turn.at - peer.now < 40_000
 
 
 def test_status_before_anything() -> None:
