@@ -323,6 +323,17 @@ ROWS = (
         ),
     ),
     Row(
+        name="unequal-auto",
+        title="40 + 20, 10 and 60 ms, auto",
+        work=bulk(
+            *(link(40, 10), link(20, 60)),
+            possible=achievable(40, 20),
+            bar=90,
+            is_auto=True,
+            start=5.0,
+        ),
+    ),
+    Row(
         name="bloat",
         title="50 Mbit/s, 20 ms, 500 ms of buffer, auto",
         work=bulk(
