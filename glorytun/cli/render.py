@@ -120,6 +120,7 @@ _LIMITS = {
     "application": "none, there is no more to send",
     "rate": "the rate that was given",
     "queue": "the link: more would queue up on the way",
+    "order": "too little waits to arrive in order with what is faster",
     "loss": "the link loses too much",
 }
 """What keeps us from sending more, as `core.status.Limit` has it."""

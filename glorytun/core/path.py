@@ -128,6 +128,7 @@ class Path:
         "settings",
         "settings_at",
         "shaper",
+        "spared",
         "stopped",
         "stopped_at",
         "tx_bytes",
@@ -165,6 +166,8 @@ class Path:
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
         self.comeback = Comeback()
+        self.spared = 0
+        """Replies for which it still counts that something waited, but not for this path."""
         self.rx_at = 0
         self.start_anew(after)
 
@@ -206,6 +209,7 @@ class Path:
         self.answered = True
         self.waits_since = self.urged_at = 0
         self.unanswered = 0
+        self.spared = max(0, self.spared - 1)
         if time > self.stopped_at:
             self.stopped = False
 
@@ -305,8 +309,8 @@ class Path:
     def request_interval(self, *, idle: bool, keepalive: int) -> int:
         """µs until the next request, from the last one."""
         beat = self.settings.beat
-        if self.unanswered >= 3 * self.unanswered_max or self.stopped:
-            return SLOW_BEATS * beat
+        if self.unanswered >= 3 * self.unanswered_max:
+            return SLOW_BEATS * beat  # Not at once: most who say that they stop are restarted.
         if self.is_searching:
             # The newest sample too: the mean remembers what waited in a queue at the start. Too
             # short an interval does no harm, since plain requests are judged by it alike.
@@ -376,6 +380,12 @@ class Path:
         is_given = self.settings.fixed_rate or not self.estimator.is_found
         return self.settings.rate_tx if is_given else self.estimator.rate
 
+    def _limit(self) -> Limit:
+        if self.condition == Condition.LOSSY:
+            return Limit.LOSS
+        limit = self.estimator.limit
+        return Limit.ORDER if limit is Limit.APPLICATION and self.spared else limit
+
     def status(self) -> PathStatus:
         return PathStatus(
             settings=self.settings,
@@ -400,6 +410,6 @@ class Path:
                 total=self.rx_total,
             ),
             last_received_at=self.rx_at,
-            limit=Limit.LOSS if self.condition == Condition.LOSSY else self.estimator.limit,
+            limit=self._limit(),
             queue=self.estimator.queue,
         )

@@ -414,7 +414,8 @@ class RateEstimator:
             self._set(max(carried, self.rate // 2), now)
             return True
         if is_used and not has_queue:
-            self._set(2 * max(delivered, self.rate), now)
+            # No more than that: above what it carries the rate would never be in full use.
+            self._set(max(2 * delivered, self.rate), now)
             self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
             return True
         return False

@@ -28,6 +28,9 @@ SPARSE = 3_000
 MARKED_DEBT = 20_000
 """µs that copies of packets that the user marked may keep other data of their path waiting."""
 
+SPARED = 2
+"""Replies after which a path is said to have nothing to send, no longer to be spared."""
+
 
 class Turn(NamedTuple):
     """When packets may leave, and which."""
@@ -102,6 +105,7 @@ class Scheduler:
         earlier = self._earlier(path)
         if not earlier or self._is_in_order(path, earlier, waiting, now):
             return Turn(at, _ahead(path, earlier, slack=0, now=now))
+        path.spared = SPARED
         return Turn(min((at for at in times if at > now), default=at), 0)
 
     def _is_in_order(self, path: Path, earlier: list[Path], waiting: int, now: int) -> bool:

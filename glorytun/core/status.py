@@ -33,6 +33,8 @@ class Limit(StrEnum):
     """The rate that the user or the peer gave."""
     QUEUE = "queue"
     """The link is full: more would queue up on the way."""
+    ORDER = "order"
+    """What waits would arrive behind what overtakes it on a path that takes less time."""
     LOSS = "loss"
     """It loses too much to be used."""
 

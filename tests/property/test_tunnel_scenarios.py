@@ -319,6 +319,21 @@ def test_peer_restart(client_restarts: bool) -> None:
         assert set(sent) <= set(other.delivered)
 
 
+@pytest.mark.parametrize("pause", [300, 900, 1400])
+def test_server_that_said_that_it_stops_is_found_as_soon_as_it_is_back(pause: int) -> None:
+    """Most are restarted: it is asked at every beat for a while, not every second."""
+    simulation = started(Wire())
+    simulation.server.tunnel.close(simulation.now)
+    simulation.flush(simulation.server)
+    simulation.run(15 * MILLISECOND)
+    simulation.wires[0].cut = True
+    simulation.run(pause * MILLISECOND)
+    assert simulation.client.conditions() == ["degraded"]
+    simulation.wires[0].cut = False
+    simulation.server.start(simulation.now)
+    assert simulation.wait_for(lambda: simulation.can_send(simulation.client)) < SECOND // 5
+
+
 def test_restart_with_an_earlier_clock() -> None:
     """A client whose clock was set back by five minutes is believed after a challenge."""
     simulation = started(Wire())

@@ -193,7 +193,7 @@ def test_down_path_forgets() -> None:
         ({"unanswered": 1}, True, BEAT),
         ({"unanswered": 3 * UNANSWERED_MAX - 1}, True, BEAT),
         ({"unanswered": 3 * UNANSWERED_MAX}, False, SLOW_BEATS * BEAT),
-        ({"stopped": True}, False, SLOW_BEATS * BEAT),
+        ({"stopped": True}, False, BEAT),
         ({"condition": Condition.DEGRADED}, True, BEAT),
     ],
 )
