@@ -17,7 +17,7 @@ from glorytun.core.settings import SECOND
 
 TRIAL = SECOND
 """µs after which it is looked at whether the path is used."""
-PATIENCE = SECOND // 4
+PATIENCE = SECOND // 2
 """µs in which the queue doesn't grow before that is tried, ..."""
 PATIENCE_FACTOR, PATIENCE_MAX = 4, 16 * SECOND
 """... and so many times as long when it was in vain, up to that."""
@@ -62,8 +62,6 @@ class InOrder:
 
     def is_waived(self, path: Path, faster: Sequence[Path], *, waiting: int, now: int) -> bool:
         """Whether the path may take any, when of a flow only `waiting` bytes wait."""
-        if not path.is_rate_known:
-            return _is_wanted(faster, now)
         self._peak = max(self._peak, waiting)
         elapsed = now - self._since
         if elapsed < (TRIAL if self._is_waived else self._patience):
@@ -98,11 +96,3 @@ class InOrder:
             self._patience = min(self._patience * PATIENCE_FACTOR, PATIENCE_MAX)
         if not is_used or now - self._turned_at >= self._again:
             self._is_waived, self._turned_at = False, now
-
-
-def _is_wanted(faster: Sequence[Path], now: int) -> bool:
-    """Whether it is time to find a path's rate: those that are better are known, and in full use.
-
-    So that takes half a second. In order it would be used too little to show what it carries.
-    """
-    return all(other.is_rate_known and other.shaper.is_full(now) for other in faster)

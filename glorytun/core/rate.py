@@ -34,6 +34,9 @@ QUEUE_MAX = 10_000
 _DRAIN = SECOND // 4
 """µs in which a queue that is too long is to be gone; where there is none the rate grows by
 QUEUE_GOAL of that with each interval."""
+_DRAIN_TRIPS = 4
+"""Round trips that it takes longer when it isn't too long by much: what is done shows so late that
+more would make the queue swing, and packets overtake those of other paths."""
 _CUT_MOST, _CUT_MOST_DOUBTED = 2, 8
 """A cut takes at most this part of what is delivered; and of a path that seemed to do well."""
 _DOUBT = 4
@@ -174,6 +177,7 @@ class RateEstimator:
         "_sent",
         "_signs",
         "_started",
+        "_trip",
         "_trips",
         "ceiling",
         "is_alone",
@@ -195,6 +199,8 @@ class RateEstimator:
         """µs that what we send waits on the way."""
         self.limit = Limit.APPLICATION
         self._trips, self._delays = _Floor(), _Floor()
+        self._trip = 0
+        """A round trip without a queue, µs."""
         self._queues: deque[int] = deque(maxlen=_REPLIES_MAX)
         """Of the last replies."""
         self._jitter = 0
@@ -266,7 +272,8 @@ class RateEstimator:
         The delay one way alone would mistake a step of a clock for a queue, and a round trip alone
         a queue of the peer's.
         """
-        queue = min(delay - self._delays.add(delay, now), trip - self._trips.add(trip, now))
+        self._trip = self._trips.add(trip, now)
+        queue = min(delay - self._delays.add(delay, now), trip - self._trip)
         queues = self._queues
         queues.append(queue)
         if len(queues) >= 3:
@@ -471,7 +478,8 @@ class RateEstimator:
             if self.rate < self._started * 7 // 8:
                 self._give_up(self._started, now)
                 return
-            less = carried * (self.queue - QUEUE_GOAL) // _DRAIN
+            drain = _DRAIN + _DRAIN_TRIPS * self._trip
+            less = carried * (self.queue - QUEUE_GOAL) // drain
             self._set(min(self.rate, max(carried - less, self.rate * 7 // 8)), now)
         else:
             self._calm += 1
@@ -481,7 +489,7 @@ class RateEstimator:
             self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
         if now - self._seen_at > _LOOK_AFTER and self._jitter < QUEUE_GOAL:
             self._seen_at, self._rate_looked = now, self.rate
-            self._set(self.rate * 3 // 4, now)
+            self._set(self.rate * 7 // 8, now)
 
     def _set(self, rate: int, now: int) -> None:
         self.rate = min(max(rate, _RATE_MIN), self.ceiling)

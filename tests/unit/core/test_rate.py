@@ -1,6 +1,7 @@
 """The shaper and the rate it uses."""
 
 from random import Random
+from statistics import median
 
 import pytest
 
@@ -244,12 +245,17 @@ def test_jitter_is_no_queue() -> None:
 )
 def test_jitter_costs_no_throughput(offered: int, least: int) -> None:
     """Delays that vary by 60 ms take next to nothing of what a link delivers."""
-    link = Link(jitter=60_000).rest()
-    link.offered = offered
-    link.run(10 * SECOND)
-    before = link.taken
-    link.run(60 * SECOND)
-    assert (link.taken - before) // 60 >= least
+    taken = []
+    for seed in range(5):
+        link = Link(jitter=60_000)
+        link.random = Random(seed)
+        link.rest()
+        link.offered = offered
+        link.run(10 * SECOND)
+        before = link.taken
+        link.run(60 * SECOND)
+        taken.append((link.taken - before) // 60)
+    assert median(taken) >= least
 
 
 @pytest.mark.parametrize("payload", [1.0, 0.5])
