@@ -27,6 +27,24 @@ def test_a_section_that_is_down_is_set_up_by_hand(lab: Lab, tunnels: Tunnels) ->
     assert pair.client.settings(SECOND)["beat"] == 0.3
 
 
+def test_a_fixed_rate_by_hand_needs_one(lab: Lab, tunnels: Tunnels) -> None:
+    """Neither a path that is there nor one that the file keeps down takes anything of it."""
+    pair = start(tunnels, home(lab), "Local=link1", "Local=link2\nState=down")
+    pair.wait_running()
+    before = pair.client.settings(FIRST)
+    for address in (FIRST, SECOND):
+        refused = pair.client.glorytun("path", address, "beat", "300ms", "rate", "fixed")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "glorytun: a path whose rate is fixed needs a rate to send at "
+            "(`rate fixed tx RATE` gives it, `rate auto` finds it)\n",
+        )
+    assert pair.client.settings(FIRST) == before
+    pair.client.command("path", SECOND, "up")
+    wait_for(lambda: SECOND in pair.client.locals(), timeout=2, what="the path")
+    assert pair.client.settings(SECOND)["beat"] == 0.1
+
+
 def test_an_address_that_moves_to_another_link(lab: Lab, tunnels: Tunnels) -> None:
     """The path is then that of the other link's section, though nothing else of it changed."""
     topology = home(lab)
