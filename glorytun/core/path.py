@@ -231,7 +231,7 @@ class Path:
         if time > self.stopped_at:
             self.stopped = False
 
-    def heard_totals(self, *, sent: int, received: int) -> None:
+    def heard_totals(self, *, sent: int, received: int, now: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
         is_searching = self.search is not None and self.search.probe
         if is_searching or self.is_after_outage:
@@ -239,7 +239,7 @@ class Path:
             self.loss.skip(sent=sent, received=received)
             self.is_after_outage = False
         else:
-            self.loss.add(sent=sent, received=received)
+            self.loss.add(sent=sent, received=received, now=now)
 
     @property
     def state(self) -> PathState:

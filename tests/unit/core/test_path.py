@@ -294,15 +294,15 @@ def test_requests_under_way_are_not_unanswered(trip: int, most: int) -> None:
 def test_outage_is_no_loss() -> None:
     """What was sent while nobody answered isn't counted as lost when somebody does again."""
     path = running()
-    path.heard_totals(sent=100, received=100)
+    path.heard_totals(sent=100, received=100, now=NOW)
     path.unanswered = UNANSWERED_MAX
     path.judge(silent=False, is_needed=False)
     path.heard_reply(1)
     path.judge(silent=False, is_needed=False)
-    path.heard_totals(sent=500, received=101)
-    path.heard_totals(sent=600, received=201)
+    path.heard_totals(sent=500, received=101, now=NOW)
+    path.heard_totals(sent=600, received=201, now=NOW)
     assert path.loss.loss == 0
-    path.heard_totals(sent=700, received=201)
+    path.heard_totals(sent=700, received=201, now=NOW)
     assert path.loss.loss > 100
 
 
@@ -310,8 +310,8 @@ def test_outage_is_no_loss() -> None:
 def test_loss_is_known_after_a_short_outage(missed: int, is_forgotten: bool) -> None:
     """A link that loses much now and then answers nothing: that makes it no better."""
     path = running()
-    path.heard_totals(sent=100, received=100)
-    path.heard_totals(sent=200, received=150)
+    path.heard_totals(sent=100, received=100, now=NOW)
+    path.heard_totals(sent=200, received=150, now=NOW)
     path.unanswered = missed
     path.judge(silent=False, is_needed=False)
     path.heard_reply(1)
@@ -422,10 +422,10 @@ def test_status() -> None:
 def test_loss_is_not_counted_while_probes_are_lost() -> None:
     """What is meant to be lost during the search for the MTU is no loss of the path."""
     path = make_path()
-    path.heard_totals(sent=1, received=1)
-    path.heard_totals(sent=500, received=1)
+    path.heard_totals(sent=1, received=1, now=NOW)
+    path.heard_totals(sent=500, received=1, now=NOW)
     settle(path)
-    path.heard_totals(sent=600, received=101)
+    path.heard_totals(sent=600, received=101, now=NOW)
     assert path.loss.loss == 0
-    path.heard_totals(sent=700, received=101)
+    path.heard_totals(sent=700, received=101, now=NOW)
     assert path.loss.loss > 100
