@@ -203,6 +203,24 @@ def test_a_link_with_a_quota(lab: Lab, tunnels: Tunnels) -> None:
     pair.wait_running(2)
 
 
+def test_a_quota_comes_and_goes_with_a_reload(lab: Lab, tunnels: Tunnels) -> None:
+    """It counts from when it is set, and a link without one is used, whatever was before."""
+    first, second = (f"Local=link{number}\nRate=fixed\nRateTx=20mbit" for number in (1, 2))
+    pair = start(tunnels, home(lab), first, second)
+    pair.wait_running(2)
+    pair.transfer(size=1_000_000)
+    pair.client.reconfigure(first, f"{second}\nQuota=300kB")
+    assert pair.client.quota(SECOND)["used"] < 100_000
+    pair.transfer(size=2_000_000)
+    wait_for(
+        lambda: "its quota is used up" in pair.client.command("path", SECOND),
+        timeout=4,
+        what="the quota's end",
+    )
+    pair.client.reconfigure(first, second)
+    pair.wait_running(2)
+
+
 def test_order_can_be_asked_for(lab: Lab, tunnels: Tunnels) -> None:
     """Packets of a kernel arrive, also large transfers, while they are held back for it."""
     rate = "Rate=fixed\nRateTx=50mbit"
