@@ -255,6 +255,7 @@ class Daemon:
         )
         self._set(change)
         if self._follower and tunnel.peer is not None:
+            self._measure()  # What passed until now counts as the former file has it.
             self._follower.take(tunnel, configuration.paths, self._clock.now())
             self._meter.take(configuration.paths)
             self._measure()
@@ -433,14 +434,15 @@ class Daemon:
         self._status.measure(sent=status.sent_bytes, received=status.received_bytes, now=now)
         self._checked_at = now
         self._tun.check()
-        self._measure()
+        if self._meter.is_needed:
+            self._measure()
         self._check_clock()
         self._say_status()
         os.eventfd_write(self._pulse, 1)
 
     def _measure(self) -> None:
         """See what links with a quota have carried, and leave those alone that have used it up."""
-        if self._follower is None or not self._meter.is_needed:
+        if self._follower is None:
             return
         now = self._clock.now()
         statuses = self._tunnel.path_statuses()

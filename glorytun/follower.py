@@ -8,7 +8,7 @@ from typing import Any
 
 from glorytun.config import LocalKind, PathConfig, TunnelConfig, is_numeric
 from glorytun.core.address import EVERY_ADDRESS, Endpoint, PathId, format_address, is_v4
-from glorytun.core.settings import SECOND, PathChange, PathState
+from glorytun.core.settings import SECOND, PathChange, PathSettings, PathState, with_change
 from glorytun.core.status import Condition
 from glorytun.core.tunnel import Tunnel
 from glorytun.errors import DeviceError, TunnelError
@@ -145,19 +145,36 @@ class Follower:
         """Those that the file means, also while they are set down."""
         return [path for path in self._wanted if path.local == local]
 
-    def set_by_hand(self, path: PathId, change: PathChange, now: int) -> None:
-        """Make or change a path as the user wants it. Raises TunnelError."""
+    def set_by_hand(self, paths: Iterable[PathId], change: PathChange, now: int) -> None:
+        """Make or change paths as the user wants them, all or none. Raises TunnelError."""
+        values = {name: value for name, value in asdict(change).items() if value is not None}
+        whole = {path: self._whole(path, values) for path in paths}
+        made = [path for path in whole if self._is_for_now(path, whole[path])]
+        for path, found in whole.items():
+            if path in made:
+                self._tunnel.check_path(path, found)
+            else:
+                with_change(PathSettings(), found)
+        for path in made:
+            self._tunnel.set_path(path, whole[path], now)
+        for path in whole.keys() & self._wanted.keys():
+            owner = self._wanted[path].owner
+            self._changes[owner] = self._changes.get(owner, {}) | values
+            if path in made:
+                self._made[path] = owner
+
+    def _whole(self, path: PathId, values: dict[str, Any]) -> PathChange:
+        """What is changed, besides what the file says and what was changed before."""
         wanted = self._wanted.get(path)
         if wanted is None:
-            self._tunnel.set_path(path, change, now)
-            return
-        values = {name: value for name, value in asdict(change).items() if value is not None}
+            return PathChange(**values)
         former = self._changes.get(wanted.owner, {})
-        settings = asdict(wanted.settings) | former | values
-        if settings["state"] != PathState.DOWN or path in self._tunnel.path_ids():
-            self._tunnel.set_path(path, PathChange(**settings), now)
-            self._made[path] = wanted.owner
-        self._changes[wanted.owner] = former | values
+        return PathChange(**asdict(wanted.settings) | former | values)
+
+    def _is_for_now(self, path: PathId, change: PathChange) -> bool:
+        """Not for a path of the file's that isn't there, and stays so."""
+        is_kept_down = path in self._wanted and change.state == PathState.DOWN
+        return not is_kept_down or path in self._tunnel.path_ids()
 
     # Following.
 

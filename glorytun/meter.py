@@ -9,6 +9,7 @@ import calendar
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SAVE_INTERVAL = 60 * SECOND
 DIRECTORY = "/var/lib/glorytun-usage"
 _VERSION = 1
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
 log = logging.getLogger("glorytun")
 
 
@@ -44,7 +47,7 @@ class Usage:
     """Of a link."""
 
     period: str
-    """The month in which the quota began anew: 2026-11."""
+    """The day on which the quota began anew: 2026-11-01."""
     bytes: int = 0
 
 
@@ -57,12 +60,14 @@ class Quota:
     """Of the month, from when on it counts anew; the last one, where a month has no such day."""
 
     def period(self, today: Date) -> str:
-        """The month in which it began anew."""
+        """The day on which it began anew."""
         year, month, day = today
-        begins = min(self.day, calendar.monthrange(year, month)[1])
-        if day < begins:
+        if day < self._begins(year, month):
             year, month = (year, month - 1) if month > 1 else (year - 1, 12)
-        return f"{year}-{month:02}"
+        return f"{year:04}-{month:02}-{self._begins(year, month):02}"
+
+    def _begins(self, year: int, month: int) -> int:
+        return min(self.day, calendar.monthrange(year, month)[1])
 
 
 class Meter:
@@ -127,7 +132,8 @@ class Meter:
         assert link
         period = quota.period(today)
         usage = self._usages.get(link)
-        if usage is None or usage.period != period:
+        # Never for an earlier day: a host without a battery starts with a clock that is behind.
+        if usage is None or usage.period < period:
             usage = self._usages[link] = Usage(period)
             self._is_changed = True
         was_spent = usage.bytes >= quota.bytes
@@ -198,7 +204,9 @@ def _read(document: Any) -> Iterable[tuple[str, Usage]]:
         case {"version": 1, "links": dict(links)}:
             for link, value in links.items():
                 match value:
-                    case {"period": str(period), "bytes": int(count)} if count >= 0:
+                    case {"period": str(period), "bytes": int(count)} if (
+                        count >= 0 and _DAY.fullmatch(period)
+                    ):
                         yield link, Usage(period, count)
         case _:
             log.warning("what quotas have left was noted in another form, and counts anew")

@@ -107,24 +107,37 @@ class Requests:
     # Changing.
 
     def _set_path(self, address: bytes, change: PathChange) -> None:
+        """All paths that the address means, or none."""
         now = self.clock.now()
-        paths = [path for path in self.tunnel.path_ids() if path.local == address]
         if self.follower is None:
-            for path in paths or [self._new_path(address)]:
+            for path in self._paths_of_clients(address, change):
                 self.tunnel.set_path(path, change, now)
             return
+        paths = [path for path in self.tunnel.path_ids() if path.local == address]
         known = dict.fromkeys([*paths, *self.follower.paths_from(address)])
-        for path in known or [self._new_path(address)]:
-            self.follower.set_by_hand(path, change, now)
+        self.follower.set_by_hand(list(known) or [self._new_path(address)], change, now)
+
+    def _paths_of_clients(self, address: bytes, change: PathChange) -> list[PathId]:
+        """A server's, from its own address or to a client's, that can be changed so.
+
+        Raises TunnelError.
+        """
+        found = [
+            path for path in self.tunnel.path_ids() if address in (path.local, path.remote.address)
+        ]
+        if not found:
+            raise TunnelError(
+                f"there is no path from or to {format_address(address)}",
+                hint="a server's paths are made by its clients; `glorytun path` lists them",
+            )
+        for path in found:
+            self.tunnel.check_path(path, change)
+        return found
 
     def _new_path(self, address: bytes) -> PathId:
         """A client's, to the server that the user named. Raises TunnelError."""
+        assert self.follower
         text = format_address(address)
-        if self.follower is None:
-            raise TunnelError(
-                f"there is no path from {text}",
-                hint="a server's paths are made by its clients; `glorytun path` lists them",
-            )
         if address == ANY or not any(address[12:]):
             raise TunnelError(f"{text} is no address that a path can lead from")
         peers = self.follower.addresses

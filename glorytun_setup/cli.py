@@ -259,6 +259,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"`{self.prog} --help` explains")
 
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Name no verb that no help shows; else as the library's own."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            shown = ", ".join(choice.dest for choice in action._get_subactions())
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {shown})")
+        super()._check_value(action, value)
+
 
 class _Verbs:
     """The verbs of a parser; all have the common options."""

@@ -25,7 +25,8 @@ from glorytun.errors import TunnelError, UsageError
 OPTIONS: Options = (
     Positional(
         value=Value(key="address", name="ADDR", parse=parse_address, fits=looks_like_address),
-        help="the local address of the path to change, or to list alone.",
+        help="the local address of the path to change, or to list alone; for a server also that "
+        "of its client.",
     ),
     Flag(word="up", key="state", value=PathState.UP, help="use the path."),
     Flag(
@@ -116,15 +117,17 @@ def run(found: dict[str, Any]) -> int:
 def _list(
     device: str | None, *, address: str | None, state: PathState | None, as_json: bool
 ) -> None:
-    """Print the paths that have this local address and state, where given."""
+    """Print the paths from or to this address, and in this state, where given."""
     paths = [
         path
         for path in ask(Paths(), device)["paths"]
-        if (address is None or path["local"] == address)
+        if address in (None, path["local"], path["remote"]["address"])
         and (state is None or path["state"] == state.name.lower())
     ]
     if address is not None and not paths:
-        raise TunnelError(f"there is no path from {address}", hint="`glorytun path` lists them")
+        raise TunnelError(
+            f"there is no path from or to {address}", hint="`glorytun path` lists them"
+        )
     if as_json:
         print_json({"paths": paths})
     else:

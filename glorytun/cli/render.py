@@ -63,7 +63,12 @@ def render_tunnel(tunnel: dict[str, Any], *, now: float) -> str:
                 f"tc {format_traffic_class(settings['traffic_class'])}, "
                 f"kxtimeout {format_time(settings['kxtimeout'])}, "
                 f"timetolerance {format_time(settings['timetolerance'])}, "
-                f"keepalive {format_time(settings['keepalive'])}",
+                f"keepalive {format_time(settings['keepalive'])}"
+                + "".join(
+                    f", {name} {settings[name]}"
+                    for name in ("redundant", "reorder")
+                    if settings[name] != "off"
+                ),
             ),
             ("kernel", _features(tunnel["features"])),
         ],

@@ -259,7 +259,7 @@ class Conversation:
         path.rx_loss = message.loss
         path.rtt.add(trip)
         path.delay.add(heard.time - echo)
-        path.heard_totals(sent=message.fw_total, received=message.rx_total)
+        path.heard_totals(sent=message.fw_total, received=message.rx_total, now=now)
         path.estimator.add(
             sent_at=echo,
             sent=message.fw_bytes,

@@ -30,6 +30,10 @@ LAST_RESORT = 3_000_000
 """µs since something was heard, up to which a degraded path is used while no other works."""
 BEAT_MIN = 10_000
 BEAT_MAX = 3_600_000_000
+LONG_OUTAGE = 3
+"""Times as many requests without a reply as make a path degraded."""
+LOSS_BACK = 4, 5
+"""A path that lost too much is used again at this share of its limit."""
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
@@ -65,6 +69,8 @@ class Facts:
     mtu: int
     loss: int
     loss_limit: int
+    was_lossy: bool
+    """Whether it has lost more than this limit, and not much less since."""
     is_needed: bool
     """Whether no path that is up works, so that backups are used."""
     later: int
@@ -87,14 +93,27 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.PROBING, "no answer yet"
     if not facts.mtu:
         return Condition.PROBING, "its MTU is being found"
-    if facts.loss > facts.loss_limit:
-        lost, limit = facts.loss * 100 // LOSS_FULL, facts.loss_limit * 100 // LOSS_FULL
-        return Condition.LOSSY, f"loses {lost} %, more than the limit of {limit} %"
+    if too_lossy := _too_lossy(facts):
+        return Condition.LOSSY, too_lossy
     if facts.state == PathState.BACKUP and not facts.is_needed:
         return Condition.WAITING, "a backup, and another path is running"
     if facts.later:
         return Condition.WAITING, f"{facts.later // 1000} ms slower than others, for too little"
     return Condition.RUNNING, ""
+
+
+def _too_lossy(facts: Facts) -> str:
+    """Why a path is not to be used for its loss; empty if it may be."""
+    limit = facts.loss_limit
+    if facts.loss > limit:
+        return f"loses {_percent(facts.loss)}, more than the limit of {_percent(limit)}"
+    if facts.was_lossy and facts.loss > limit * LOSS_BACK[0] // LOSS_BACK[1]:
+        return f"lost more than the limit of {_percent(limit)}, still loses {_percent(facts.loss)}"
+    return ""
+
+
+def _percent(share: int) -> str:
+    return f"{round(share * 100 / LOSS_FULL, 1):g} %"
 
 
 class Path:
@@ -108,11 +127,13 @@ class Path:
         "delay",
         "estimator",
         "id",
+        "is_after_outage",
         "is_left_out",
         "is_pinned",
         "is_spent",
         "is_suspect",
         "loss",
+        "lossy_limit",
         "mtu_reported",
         "mtu_told",
         "overhead",
@@ -163,6 +184,8 @@ class Path:
         self.estimator = RateEstimator()
         self.condition = Condition.DOWN if settings.state == PathState.DOWN else Condition.PROBING
         self.reason = "no answer yet"
+        self.lossy_limit: int | None = None
+        """The limit above which it lost, unless it has worked since."""
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
         self.comeback = Comeback()
@@ -192,6 +215,8 @@ class Path:
         self.delay = Smoothed()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
+        self.is_after_outage = False
+        """Whether it was degraded since the last totals."""
         self.rx_loss = 0
         if self.search is not None:
             self.search = MtuSearch()
@@ -204,8 +229,8 @@ class Path:
 
     def heard_reply(self, time: int) -> None:
         """The peer answered at its time `time`."""
-        if self.unanswered >= self.unanswered_max:
-            self.loss = LossEstimator()  # What an outage swallowed is no loss of the link.
+        if self.unanswered >= LONG_OUTAGE * self.unanswered_max:
+            self.loss = LossEstimator()  # The link may be another one by now.
         self.answered = True
         self.waits_since = self.urged_at = 0
         self.unanswered = 0
@@ -213,12 +238,15 @@ class Path:
         if time > self.stopped_at:
             self.stopped = False
 
-    def heard_totals(self, *, sent: int, received: int) -> None:
+    def heard_totals(self, *, sent: int, received: int, now: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
-        if self.search is not None and self.search.probe:
-            self.loss.skip(sent=sent, received=received)  # Probes are meant to be lost.
+        is_searching = self.search is not None and self.search.probe
+        if is_searching or self.is_after_outage:
+            # Probes are meant to be lost, and what an outage swallowed is no loss of the link.
+            self.loss.skip(sent=sent, received=received)
+            self.is_after_outage = False
         else:
-            self.loss.add(sent=sent, received=received)
+            self.loss.add(sent=sent, received=received, now=now)
 
     @property
     def state(self) -> PathState:
@@ -254,11 +282,18 @@ class Path:
             mtu=self.size_max,
             loss=self.loss.loss,
             loss_limit=self.settings.loss_limit,
+            was_lossy=self.lossy_limit == self.settings.loss_limit,
             is_needed=is_needed,
             later=later,
         )
         self.is_left_out = later > 0
         new, self.reason = condition_of(facts)
+        if new == Condition.LOSSY:
+            self.lossy_limit = self.settings.loss_limit
+        elif new == Condition.DEGRADED:
+            self.is_after_outage = True
+        elif new in _WORKS:
+            self.lossy_limit = None
         old = self.condition
         if new == old:
             return None
@@ -309,7 +344,7 @@ class Path:
     def request_interval(self, *, idle: bool, keepalive: int) -> int:
         """µs until the next request, from the last one."""
         beat = self.settings.beat
-        if self.unanswered >= 3 * self.unanswered_max:
+        if self.unanswered >= LONG_OUTAGE * self.unanswered_max:
             return SLOW_BEATS * beat  # Not at once: most who say that they stop are restarted.
         if self.is_searching:
             # The newest sample too: the mean remembers what waited in a queue at the start. Too

@@ -1,6 +1,8 @@
 """The paths of a tunnel: which there are, and how each is doing beside the others."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
@@ -8,7 +10,7 @@ from glorytun.core.leftout import left_out
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
-from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.settings import SECOND, PathChange, PathSettings, PathState, with_change
 from glorytun.core.status import Condition
 
 # What the protocol says (PROTOCOL 3).
@@ -27,6 +29,20 @@ LIVELY_PAUSE = SECOND
 """A longer pause on all paths is no sign of trouble: the client had nothing to send."""
 
 
+class _Link(NamedTuple):
+    """What the path of a client's link keeps when a NAT gives it another port."""
+
+    local: bytes
+    remote: bytes
+
+
+class _Rate(NamedTuple):
+    """What a server can be told of a path."""
+
+    rate_tx: int = 0
+    fixed_rate: bool = False
+
+
 class Paths:
     """All paths, by what makes them one."""
 
@@ -41,6 +57,8 @@ class Paths:
         """When the last datagram that opened came on any of them."""
         self._lively_since = 0
         """From when on datagrams have come without a long pause."""
+        self._pins: dict[_Link, _Rate] = {}
+        """Sending rates that were set here, so that no client can; the oldest first (server)."""
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self._paths.values())
@@ -55,12 +73,37 @@ class Paths:
         """Make a path; for `after` see `Path.start_anew`."""
         path = Path(path_id, settings, client=self._client, after=after)
         self._paths[path_id] = path
+        if pin := self._pins.get(_link(path)):
+            _set_rate(path, pin, is_pinned=True)
         self._outbox.events.append(PathAdded(path=path_id))
         return path
 
     def remove(self, path: Path, reason: str) -> None:
         del self._paths[path.id]
         self._outbox.events.append(PathRemoved(path=path.id, reason=reason))
+
+    def pin(self, path: Path, change: PathChange) -> None:
+        """The server's: let a path have a sending rate whatever its client wishes.
+
+        That holds for the address of the client, and as long as the process. Back to `rate auto`
+        without a rate, the wishes that come with each request hold again. Raises TunnelError.
+        """
+        link, settings = _link(path), with_change(path.settings, change)
+        is_pinned = change.rate_tx is not None or change.fixed_rate is not False
+        rate = _Rate(settings.rate_tx, settings.fixed_rate) if is_pinned else _Rate()
+        self._pins.pop(link, None)
+        if is_pinned:
+            self._pins[link] = rate
+            self._forget_pin()
+        for other in self:
+            if _link(other) == link:
+                _set_rate(other, rate, is_pinned=is_pinned)
+
+    def _forget_pin(self) -> None:
+        """The oldest of too many: of one that no path has now."""
+        if len(self._pins) > PATHS_MAX:
+            there = {_link(path) for path in self}
+            del self._pins[next(link for link in self._pins if link not in there)]
 
     def note_heard(self, path: Path, now: int) -> None:
         """A datagram that opened came on a path."""
@@ -193,3 +236,13 @@ class Paths:
             if not path.is_suspect and self._suspect_at(path) > now:
                 yield self._suspect_at(path)
             yield max(self._silent_since(path) + SILENT_BEATS * beat, now + beat // 2)
+
+
+def _link(path: Path) -> _Link:
+    return _Link(path.id.local, path.id.remote.address)
+
+
+def _set_rate(path: Path, rate: _Rate, *, is_pinned: bool) -> None:
+    path.is_pinned = is_pinned
+    path.settings = replace(path.settings, rate_tx=rate.rate_tx, fixed_rate=rate.fixed_rate)
+    path.apply_rate()

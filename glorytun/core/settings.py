@@ -1,7 +1,9 @@
 """What a tunnel and its paths can be told: plain values, checked by whoever reads them in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
+
+from glorytun.errors import TunnelError
 
 SECOND = 1_000_000
 """Microseconds: the unit of every time in the core."""
@@ -109,3 +111,17 @@ class PathChange:
     mode: PathMode | None = None
     cost: int | None = None
     preference: int | None = None
+
+
+def with_change(settings: PathSettings, change: PathChange) -> PathSettings:
+    """The settings with a change. Raises TunnelError when that leaves nothing to go by."""
+    values = {
+        name: value for name in PathChange.__slots__ if (value := getattr(change, name)) is not None
+    }
+    found = replace(settings, **values)
+    if found.fixed_rate and not found.rate_tx:
+        raise TunnelError(
+            "a path whose rate is fixed needs a rate to send at",
+            hint="`rate fixed tx RATE` gives it, `rate auto` finds it",
+        )
+    return found

@@ -3,7 +3,9 @@
 LOSS_FULL = 255
 """A loss of everything (PROTOCOL 2, `loss`)."""
 _LOSS_MEMORY = 200
-"""Datagrams over which the loss is averaged, roughly."""
+"""Datagrams over which the loss is averaged at the least, roughly."""
+_LOSS_TIME = 2_000_000
+"""µs over which it is, where more are sent: what is lost in a moment makes no link lossy."""
 _LOSS_SAMPLE_MIN = 40
 """Datagrams before a loss is stated at all."""
 _UNIT = 1024
@@ -34,7 +36,7 @@ class Smoothed:
 class LossEstimator:
     """The share of our datagrams that the peer did not count, from pairs of totals in replies."""
 
-    __slots__ = ("_received", "_sent", "loss", "received", "sent")
+    __slots__ = ("_at", "_received", "_sent", "loss", "received", "sent")
 
     def __init__(self) -> None:
         self.loss = 0
@@ -45,12 +47,13 @@ class LossEstimator:
         """The peer's total when it had that."""
         self._sent = 0
         self._received = 0
+        self._at = 0
 
     def skip(self, *, sent: int, received: int) -> None:
         """A reply that says nothing of the loss, since we sent what was not to arrive."""
         self.sent, self.received = sent, received
 
-    def add(self, *, sent: int, received: int) -> None:
+    def add(self, *, sent: int, received: int, now: int) -> None:
         """A reply: when we had sent `sent` datagrams, the peer had counted `received`."""
         if sent < self.sent:
             return  # A late reply: a newer one was taken already.
@@ -58,12 +61,18 @@ class LossEstimator:
             # The first pair, or the peer counts anew: it was restarted or forgot the path.
             self.sent, self.received = sent, received
             return
+        self._forget(now)
         self._sent += (sent - self.sent) * _UNIT
         self._received += (received - self.received) * _UNIT
         self.sent, self.received = sent, received
         if self._sent >= _LOSS_SAMPLE_MIN * _UNIT:
             lost = max(0, self._sent - self._received)
             self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
-        if self._sent > _LOSS_MEMORY * _UNIT:
-            self._received = self._received * _LOSS_MEMORY * _UNIT // self._sent
-            self._sent = _LOSS_MEMORY * _UNIT
+
+    def _forget(self, now: int) -> None:
+        elapsed, self._at = min(now - self._at, _LOSS_TIME), now
+        kept = self._sent - self._sent * elapsed // _LOSS_TIME
+        kept = max(kept, min(self._sent, _LOSS_MEMORY * _UNIT))
+        if self._sent:
+            self._received = self._received * kept // self._sent
+            self._sent = kept

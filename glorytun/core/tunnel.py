@@ -35,6 +35,7 @@ from glorytun.core.settings import (
     PathState,
     Settings,
     SettingsChange,
+    with_change,
 )
 from glorytun.core.status import BadKind, BadStatus, PathStatus, TunnelStatus
 from glorytun.core.wire import (
@@ -439,8 +440,8 @@ class Tunnel:
 
     # What the user asks for.
 
-    def set_path(self, path_id: PathId, change: PathChange, now: int) -> None:
-        """Make or change a path. Raises TunnelError when that can't be."""
+    def check_path(self, path_id: PathId, change: PathChange) -> None:
+        """See whether `set_path` can do that. Raises TunnelError."""
         path = self._paths.get(path_id)
         if path is None:
             if not self._client or change.state in (None, PathState.DOWN):
@@ -450,10 +451,24 @@ class Tunnel:
                 )
             if len(self._paths) >= PATHS_MAX:
                 raise TunnelError(f"there are {PATHS_MAX} paths, and no more may be")
-            path = self._paths.add(path_id, PathSettings(), after=self._conversation.sent_time)
         if not self._client:
-            self._pin(path, change)
-        self._apply(path, change)
+            _refuse_wishes(change)
+        with_change(path.settings if path else PathSettings(), change)
+
+    def set_path(self, path_id: PathId, change: PathChange, now: int) -> None:
+        """Make or change a path. Raises TunnelError, with nothing changed, when that can't be.
+
+        A server decides on its own sending rate only, then against its client's wishes: see
+        `Paths.pin`.
+        """
+        self.check_path(path_id, change)
+        path = self._paths.get(path_id)
+        if path is None:
+            path = self._paths.add(path_id, PathSettings(), after=self._conversation.sent_time)
+        if self._client:
+            self._apply(path, change)
+        else:
+            self._paths.pin(path, change)
         self._judge(now)
 
     def set_spent(self, path_id: PathId, *, is_spent: bool, now: int) -> None:
@@ -474,24 +489,9 @@ class Tunnel:
             self._paths.remove(path, reason)
             self._judge(now)
 
-    def _pin(self, path: Path, change: PathChange) -> None:
-        """A server decides on its own sending rate only; the rest is the client's."""
-        for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
-            if getattr(change, name) is not None:
-                raise TunnelError(
-                    f"a server follows its client: {name} can't be set here",
-                    hint="set it on the client",
-                )
-        path.is_pinned = True
-
     def _apply(self, path: Path, change: PathChange) -> None:
-        values = {
-            name: value
-            for name in PathChange.__slots__
-            if (value := getattr(change, name)) is not None
-        }
         was_down = path.settings.state == PathState.DOWN
-        path.settings = replace(path.settings, **values)
+        path.settings = with_change(path.settings, change)
         if was_down != (path.settings.state == PathState.DOWN):
             path.start_anew(self._conversation.sent_time)
         path.apply_rate()
@@ -547,6 +547,16 @@ class Tunnel:
 
     def bad_statuses(self) -> list[BadStatus]:
         return self._outbox.bad_statuses()
+
+
+def _refuse_wishes(change: PathChange) -> None:
+    """What a server can't be told of a path, since its client decides."""
+    for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
+        if getattr(change, name) is not None:
+            raise TunnelError(
+                f"a server follows its client: {name} can't be set here",
+                hint="set it on the client",
+            )
 
 
 def _has_control(datagrams: Batch) -> bool:

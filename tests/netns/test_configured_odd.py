@@ -27,6 +27,24 @@ def test_a_section_that_is_down_is_set_up_by_hand(lab: Lab, tunnels: Tunnels) ->
     assert pair.client.settings(SECOND)["beat"] == 0.3
 
 
+def test_a_fixed_rate_by_hand_needs_one(lab: Lab, tunnels: Tunnels) -> None:
+    """Neither a path that is there nor one that the file keeps down takes anything of it."""
+    pair = start(tunnels, home(lab), "Local=link1", "Local=link2\nState=down")
+    pair.wait_running()
+    before = pair.client.settings(FIRST)
+    for address in (FIRST, SECOND):
+        refused = pair.client.glorytun("path", address, "beat", "300ms", "rate", "fixed")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "glorytun: a path whose rate is fixed needs a rate to send at "
+            "(`rate fixed tx RATE` gives it, `rate auto` finds it)\n",
+        )
+    assert pair.client.settings(FIRST) == before
+    pair.client.command("path", SECOND, "up")
+    wait_for(lambda: SECOND in pair.client.locals(), timeout=2, what="the path")
+    assert pair.client.settings(SECOND)["beat"] == 0.1
+
+
 def test_an_address_that_moves_to_another_link(lab: Lab, tunnels: Tunnels) -> None:
     """The path is then that of the other link's section, though nothing else of it changed."""
     topology = home(lab)
@@ -182,6 +200,24 @@ def test_a_link_with_a_quota(lab: Lab, tunnels: Tunnels) -> None:
     wait_for(is_down, timeout=4, what="it to be remembered")
     assert pair.client.quota(SECOND)["used"] >= used
     pair.client.reconfigure(f"Local=link1\n{rate}", f"Local=link2\n{rate}\nQuota=1G")
+    pair.wait_running(2)
+
+
+def test_a_quota_comes_and_goes_with_a_reload(lab: Lab, tunnels: Tunnels) -> None:
+    """It counts from when it is set, and a link without one is used, whatever was before."""
+    first, second = (f"Local=link{number}\nRate=fixed\nRateTx=20mbit" for number in (1, 2))
+    pair = start(tunnels, home(lab), first, second)
+    pair.wait_running(2)
+    pair.transfer(size=1_000_000)
+    pair.client.reconfigure(first, f"{second}\nQuota=300kB")
+    assert pair.client.quota(SECOND)["used"] < 100_000
+    pair.transfer(size=2_000_000)
+    wait_for(
+        lambda: "its quota is used up" in pair.client.command("path", SECOND),
+        timeout=4,
+        what="the quota's end",
+    )
+    pair.client.reconfigure(first, second)
     pair.wait_running(2)
 
 

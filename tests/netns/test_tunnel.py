@@ -1,5 +1,6 @@
 """What a tunnel must do over real links."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -223,3 +224,30 @@ def test_wrong_key_told_from_wrong_clock(lab: Lab, tunnels: Tunnels, offset: int
 def _clock(offset: int) -> dict[str, dict[str, str]]:
     """Options of a daemon whose clock is ahead by so many seconds."""
     return {"env": {"GLORYTUN_TEST_CLOCK_OFFSET": str(offset)}}
+
+
+def test_server_pins_the_rate_of_one_link(lab: Lab, tunnels: Tunnels) -> None:
+    """Named by the client's address; by its own the server means all of them."""
+    topology = direct(lab, links=2)
+    pair = tunnels.join(topology, Tunnel, Tunnel, links=2)
+    pair.wait_running(2)
+    server, own = pair.server, topology.server_address()
+    first, second = topology.client_address(1), topology.client_address(2)
+
+    def pinned() -> list[str]:
+        """The clients' addresses to which the server sends at 5 Mbit/s."""
+        paths = json.loads(server.command("path", "json"))["paths"]
+        rates = {path["remote"]["address"]: path["settings"]["rate_tx"] for path in paths}
+        return sorted(address for address, rate in rates.items() if rate == 625_000)
+
+    server.command("path", second, "rate", "fixed", "tx", "5mbit")
+    assert pinned() == [second]
+    pair.ping()
+    assert f"path {own} to {second}:" in server.command("path", second)
+    assert first not in server.command("path", second)
+    server.command("path", own, "rate", "fixed", "tx", "5mbit")
+    assert pinned() == [first, second]
+    server.command("path", first, "rate", "auto")
+    assert pinned() == [second]
+    wrong = server.glorytun("path", "10.9.77.1", "rate", "auto", "dev", server.dev)
+    assert "there is no path from or to 10.9.77.1 (a server's paths" in wrong.stderr

@@ -96,7 +96,12 @@ class TunnelMachine(RuleBasedStateMachine):
         if state == PathState.DOWN and self.simulation.client_path(wire) not in self.client_paths():
             return
         self.simulation.set_path(
-            wire, state=state, loss_limit=loss_limit, rate_tx=rate, rate_rx=rate, fixed_rate=fixed
+            wire,
+            state=state,
+            loss_limit=loss_limit,
+            rate_tx=rate,
+            rate_rx=rate,
+            fixed_rate=fixed and rate > 0,
         )
 
     def client_paths(self) -> set[PathId]:

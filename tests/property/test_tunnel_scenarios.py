@@ -3,7 +3,7 @@
 import pytest
 
 from glorytun.core.address import Endpoint, PathId, pack_address
-from glorytun.core.events import KeysExchanged, PathMtuFound, PeerStopped
+from glorytun.core.events import KeysExchanged, PathChanged, PathMtuFound, PeerStopped
 from glorytun.core.settings import SECOND, CipherChoice, PathState
 from glorytun.core.status import BadKind, Condition
 from glorytun.core.wire import OVERHEAD
@@ -287,6 +287,43 @@ def test_losslimit() -> None:
     simulation.wires[1].loss = 0
     simulation.stream(simulation.client, count=6000, interval=10 * MILLISECOND)
     assert simulation.client.conditions() == ["running", "running"]
+
+
+@pytest.mark.parametrize("loss", [0.17, 0.2])
+def test_loss_about_at_the_limit(loss: float) -> None:
+    """A link that loses about as much as it may is not left and taken every few seconds."""
+    simulation = started(Wire(), Wire())
+    for index in (0, 1):
+        simulation.set_path(index, loss_limit=51)
+    simulation.wires[1].loss = loss
+    sides = simulation.client, simulation.server
+    for _ in range(20_000):
+        for side in sides:
+            simulation.send(side, simulation.packet())
+        simulation.run(10 * MILLISECOND)
+    for side in sides:
+        left = [event for event in side.events if isinstance(event, PathChanged)]
+        assert sum(event.new == Condition.LOSSY != event.old for event in left) < 40
+        assert sum(event.new == Condition.RUNNING for event in left) < 20
+
+
+@pytest.mark.parametrize("sender_is_client", [True, False])
+@pytest.mark.parametrize("cut", [100, 250, 3000])
+def test_outage_under_load_is_no_loss(cut: int, sender_is_client: bool) -> None:
+    """A link that was cut for so many ms is used as soon as it is back, with a usual limit."""
+    simulation = started(Wire(), Wire(delay=20 * MILLISECOND))
+    for index in (0, 1):
+        simulation.set_path(index, loss_limit=51)
+    sender = simulation.client if sender_is_client else simulation.server
+    simulation.stream(sender, count=2500, interval=MILLISECOND)
+    simulation.wires[0].cut = True
+    simulation.stream(sender, count=cut, interval=MILLISECOND)
+    simulation.wires[0].cut = False
+    simulation.stream(sender, count=1500, interval=MILLISECOND)
+    sender.events.clear()
+    simulation.stream(sender, count=1000, interval=MILLISECOND)
+    assert running(sender) == 2
+    assert sender.events == []
 
 
 def test_lossy_path_is_better_than_none() -> None:

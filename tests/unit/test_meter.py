@@ -106,16 +106,40 @@ def test_it_begins_anew_on_its_day(file: Path) -> None:
     assert used(meter) == 0
 
 
+def test_a_clock_that_is_behind_forgets_nothing(file: Path) -> None:
+    """As after a boot without a battery, until somebody tells the time."""
+    meter = metered(file)
+    meter.add([(carried(20_000), "wan1")], TODAY, NOW)
+    meter.save()
+    meter = metered(file)
+    meter.add([(carried(1000), "wan1")], Date(1970, 1, 1), NOW)
+    meter.add([(carried(2000), "wan1")], TODAY, NOW)
+    assert used(meter) == 22_000
+    meter.add([(carried(2600), "wan1")], Date(2026, 12, 1), NOW)
+    assert used(meter) == 600
+
+
+def test_another_day_counts_anew_when_it_comes(file: Path) -> None:
+    """What was used is still used before that."""
+    meter = metered(file)
+    meter.add([(carried(20_000), "wan1")], TODAY, NOW)
+    meter.take([section(day=25)])
+    meter.add([(carried(20_000), "wan1")], Date(2026, 11, 24), NOW)
+    assert used(meter) == 20_000
+    meter.add([(carried(20_000), "wan1")], Date(2026, 11, 25), NOW)
+    assert used(meter) == 0
+
+
 @pytest.mark.parametrize(
     ("today", "day", "period"),
     [
-        (Date(2026, 11, 22), 1, "2026-11"),
-        (Date(2026, 11, 22), 22, "2026-11"),
-        (Date(2026, 11, 22), 23, "2026-10"),
-        (Date(2026, 1, 3), 4, "2025-12"),
-        (Date(2026, 2, 28), 31, "2026-02"),
-        (Date(2026, 2, 27), 31, "2026-01"),
-        (Date(2028, 2, 28), 30, "2028-01"),
+        (Date(2026, 11, 22), 1, "2026-11-01"),
+        (Date(2026, 11, 22), 22, "2026-11-22"),
+        (Date(2026, 11, 22), 23, "2026-10-23"),
+        (Date(2026, 1, 3), 4, "2025-12-04"),
+        (Date(2026, 2, 28), 31, "2026-02-28"),
+        (Date(2026, 2, 27), 31, "2026-01-31"),
+        (Date(2028, 2, 28), 30, "2028-01-30"),
     ],
 )
 def test_the_month_of_a_day(today: Date, day: int, period: str) -> None:
@@ -150,7 +174,8 @@ def test_its_end_is_said_once(file: Path, caplog: pytest.LogCaptureFixture) -> N
         "[]",
         '{"version": 2}',
         '{"version": 1, "links": {"wan1": {"period": 3, "bytes": "x"}}}',
-        '{"version": 1, "links": {"wan1": {"period": "2026-11", "bytes": -5}}}',
+        '{"version": 1, "links": {"wan1": {"period": "2026-11-01", "bytes": -5}}}',
+        '{"version": 1, "links": {"wan1": {"period": "some day", "bytes": 5}}}',
         "\x00\xff",
     ],
 )
@@ -160,7 +185,9 @@ def test_a_damaged_file_counts_anew(file: Path, text: str) -> None:
     meter = metered(file)
     assert used(meter) == 0
     meter.add([(carried(4000), "wan1")], TODAY, NOW)
-    assert json.loads(file.read_text())["links"] == {"wan1": {"period": "2026-11", "bytes": 4000}}
+    assert json.loads(file.read_text())["links"] == {
+        "wan1": {"period": "2026-11-01", "bytes": 4000}
+    }
 
 
 def test_what_cannot_be_noted_is_said_once(

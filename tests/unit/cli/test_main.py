@@ -192,6 +192,7 @@ class TestWithATunnel:
             ("path backup dev tun0", ["2001:db8::2"]),
             ("path down", []),
             ("path 2001:DB8::2", ["2001:db8::2"]),
+            ("path 2001:db8::1", ["2001:db8::2"]),
         ],
     )
     def test_path_lists_those_that_fit(self, daemon: Daemon, line: str, shown: list[str]) -> None:
@@ -202,7 +203,7 @@ class TestWithATunnel:
 
     def test_a_path_that_is_not_there_is_said(self, daemon: Daemon) -> None:
         assert failure("path 10.0.0.1") == (
-            "glorytun: there is no path from 10.0.0.1 (`glorytun path` lists them)\n"
+            "glorytun: there is no path from or to 10.0.0.1 (`glorytun path` lists them)\n"
         )
 
     @pytest.mark.parametrize(

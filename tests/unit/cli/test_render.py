@@ -10,7 +10,7 @@ from glorytun.cli.render import (
     render_tunnel,
 )
 from glorytun.control.messages import describe_bad, describe_path, describe_tunnel
-from glorytun.core.settings import PathSettings, Settings
+from glorytun.core.settings import REORDER_AUTO, PathSettings, Settings
 from glorytun.core.status import BadKind, BadStatus, Condition
 from tests.unit.control.samples import BAD, DEGRADED, FACTS, RUNNING, START, TUNNEL
 
@@ -32,6 +32,16 @@ tun0: client, pid 1234, running for 2 h 3 min, glorytun 0.1.0
   settings  tc CS6, kxtimeout 1 h, timetolerance 10 min, keepalive 25 s
   kernel    uses udp_gso; without udp_gro"""
     )
+
+
+def test_settings_of_several_links_are_shown_where_they_are_set() -> None:
+    """`auto` too, though it does what `off` does."""
+    settings = Settings(client=True, redundant=184, reorder=50_000)
+    document = describe_tunnel(TUNNEL, settings=settings, facts=FACTS)
+    assert "keepalive 25 s, redundant EF, reorder 50ms\n" in render_tunnel(document, now=NOW)
+    settings = Settings(client=True, reorder=REORDER_AUTO)
+    document = describe_tunnel(TUNNEL, settings=settings, facts=FACTS)
+    assert "keepalive 25 s, reorder auto\n" in render_tunnel(document, now=NOW)
 
 
 def test_a_server_without_a_client_says_so() -> None:

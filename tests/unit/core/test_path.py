@@ -35,6 +35,7 @@ WELL = Facts(
     mtu=1472,
     loss=0,
     loss_limit=255,
+    was_lossy=False,
     is_needed=False,
     later=0,
 )
@@ -55,11 +56,19 @@ BEAT = PathSettings().beat
         (
             {"loss": 128, "loss_limit": 127},
             Condition.LOSSY,
-            "loses 50 %, more than the limit of 49 %",
+            "loses 50.2 %, more than the limit of 49.8 %",
         ),
         ({"loss": 127, "loss_limit": 127}, Condition.RUNNING, ""),
         ({"loss": 255}, Condition.RUNNING, ""),
-        ({"loss": 1, "loss_limit": 0}, Condition.LOSSY, "loses 0 %, more than the limit of 0 %"),
+        ({"loss": 1, "loss_limit": 0}, Condition.LOSSY, "loses 0.4 %, more than the limit of 0 %"),
+        (
+            {"loss": 41, "loss_limit": 51, "was_lossy": True},
+            Condition.LOSSY,
+            "lost more than the limit of 20 %, still loses 16.1 %",
+        ),
+        ({"loss": 40, "loss_limit": 51, "was_lossy": True}, Condition.RUNNING, ""),
+        ({"loss": 0, "loss_limit": 0, "was_lossy": True}, Condition.RUNNING, ""),
+        ({"loss": 0, "loss_limit": 1, "was_lossy": True}, Condition.RUNNING, ""),
         ({"state": PathState.BACKUP}, Condition.WAITING, "a backup, and another path is running"),
         ({"state": PathState.BACKUP, "is_needed": True}, Condition.RUNNING, ""),
     ],
@@ -164,6 +173,40 @@ def _act(path: Path, action: str) -> None:
         path.loss.loss = 150 - path.loss.loss
 
 
+def test_link_that_loses_about_as_much_as_it_may_does_not_flap() -> None:
+    """Once it lost too much it has to lose less than that by a fifth, even after an outage."""
+    path = running()
+    path.settings = replace(path.settings, loss_limit=51)
+    path.loss.loss = 52
+    assert _judged(path) == Condition.LOSSY
+    path.loss.loss = 50
+    assert _judged(path) == Condition.LOSSY
+    path.unanswered = UNANSWERED_MAX
+    assert _judged(path) == Condition.DEGRADED
+    path.heard_reply(1)
+    assert _judged(path) == Condition.LOSSY
+    path.loss.loss = 40
+    assert _judged(path) == Condition.RUNNING
+    path.loss.loss = 51
+    assert _judged(path) == Condition.RUNNING
+
+
+@pytest.mark.parametrize("limit", [50, 255])
+def test_another_loss_limit_counts_at_once(limit: int) -> None:
+    """A path that loses no more than its new limit is used, whatever it was before."""
+    path = running()
+    path.settings = replace(path.settings, loss_limit=45)
+    path.loss.loss = 50
+    assert _judged(path) == Condition.LOSSY
+    path.settings = replace(path.settings, loss_limit=limit)
+    assert _judged(path) == Condition.RUNNING
+
+
+def _judged(path: Path) -> Condition:
+    path.judge(silent=False, is_needed=False)
+    return path.condition
+
+
 def test_table_has_every_condition() -> None:
     """Each condition is left for others, and each but none other can be reached."""
     assert set(LEGAL) == set(Condition)
@@ -251,12 +294,28 @@ def test_requests_under_way_are_not_unanswered(trip: int, most: int) -> None:
 def test_outage_is_no_loss() -> None:
     """What was sent while nobody answered isn't counted as lost when somebody does again."""
     path = running()
-    path.heard_totals(sent=100, received=100)
+    path.heard_totals(sent=100, received=100, now=NOW)
     path.unanswered = UNANSWERED_MAX
+    path.judge(silent=False, is_needed=False)
     path.heard_reply(1)
-    path.heard_totals(sent=500, received=101)
-    path.heard_totals(sent=600, received=201)
+    path.judge(silent=False, is_needed=False)
+    path.heard_totals(sent=500, received=101, now=NOW)
+    path.heard_totals(sent=600, received=201, now=NOW)
     assert path.loss.loss == 0
+    path.heard_totals(sent=700, received=201, now=NOW)
+    assert path.loss.loss > 100
+
+
+@pytest.mark.parametrize(("missed", "is_forgotten"), [(5, False), (14, False), (15, True)])
+def test_loss_is_known_after_a_short_outage(missed: int, is_forgotten: bool) -> None:
+    """A link that loses much now and then answers nothing: that makes it no better."""
+    path = running()
+    path.heard_totals(sent=100, received=100, now=NOW)
+    path.heard_totals(sent=200, received=150, now=NOW)
+    path.unanswered = missed
+    path.judge(silent=False, is_needed=False)
+    path.heard_reply(1)
+    assert (path.loss.loss == 0) == is_forgotten
 
 
 def test_keepalive_is_never_shorter_than_a_beat() -> None:
@@ -363,10 +422,10 @@ def test_status() -> None:
 def test_loss_is_not_counted_while_probes_are_lost() -> None:
     """What is meant to be lost during the search for the MTU is no loss of the path."""
     path = make_path()
-    path.heard_totals(sent=1, received=1)
-    path.heard_totals(sent=500, received=1)
+    path.heard_totals(sent=1, received=1, now=NOW)
+    path.heard_totals(sent=500, received=1, now=NOW)
     settle(path)
-    path.heard_totals(sent=600, received=101)
+    path.heard_totals(sent=600, received=101, now=NOW)
     assert path.loss.loss == 0
-    path.heard_totals(sent=700, received=101)
+    path.heard_totals(sent=700, received=101, now=NOW)
     assert path.loss.loss > 100

@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from glorytun.core.settings import SECOND
 from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
 
 
@@ -30,12 +31,15 @@ def test_smoothed_converges(first: int, then: int) -> None:
     assert rtt.variation < then // 20
 
 
-def feed(loss: LossEstimator, share: float, *, replies: int, seed: int = 0, each: int = 5) -> None:
-    """So many replies, `each` datagrams apart, of a path that loses `share`."""
+def feed(
+    loss: LossEstimator, share: float, *, replies: int, seed: int = 0, each: int = 5, start: int = 0
+) -> None:
+    """A reply every 100 ms from `start` on, `each` datagrams apart, and a share is lost."""
     random = Random(seed)
-    for _ in range(replies):
+    for index in range(replies):
         arrived = sum(random.random() >= share for _ in range(each))
-        loss.add(sent=loss.sent + each, received=loss.received + arrived)
+        now = start + index * SECOND // 10
+        loss.add(sent=loss.sent + each, received=loss.received + arrived, now=now)
 
 
 @pytest.mark.parametrize("each", [1, 3, 50])
@@ -45,7 +49,7 @@ def test_loss_is_found(share: float, each: int) -> None:
     estimates = []
     for seed in range(20):
         loss = LossEstimator()
-        loss.add(sent=10, received=10)
+        loss.add(sent=10, received=10, now=0)
         feed(loss, share, replies=1000, seed=seed, each=each)
         estimates.append(loss.loss / LOSS_FULL)
     assert abs(sum(estimates) / len(estimates) - share) < 0.03
@@ -55,48 +59,61 @@ def test_loss_is_found(share: float, each: int) -> None:
 def test_loss_is_forgotten() -> None:
     """A loss that is over is no longer said after a thousand datagrams."""
     loss = LossEstimator()
-    loss.add(sent=1, received=1)
+    loss.add(sent=1, received=1, now=0)
     feed(loss, 0.5, replies=200)
     assert loss.loss > 80
-    feed(loss, 0.0, replies=200)
+    feed(loss, 0.0, replies=200, start=20 * SECOND)
     assert loss.loss <= 2
+
+
+@pytest.mark.parametrize("each", [100, 1000, 10_000])
+def test_what_a_moment_lost_is_no_loss_of_the_link(each: int) -> None:
+    """Two tenths of a second of nothing, as when a radio link changes its cell."""
+    loss = LossEstimator()
+    loss.add(sent=10, received=10, now=0)
+    feed(loss, 0, replies=100, each=each)
+    now = 10 * SECOND
+    loss.add(sent=loss.sent + 2 * each, received=loss.received, now=now)
+    assert 0.05 < loss.loss / LOSS_FULL < 0.12
+    loss.add(sent=loss.sent + 100, received=loss.received + 100, now=now + 20 * SECOND)
+    assert loss.loss < 20
 
 
 def test_loss_is_not_stated_too_soon() -> None:
     """Until forty datagrams are known of, no loss is said."""
     loss = LossEstimator()
-    loss.add(sent=1, received=1)
-    loss.add(sent=40, received=1)
+    loss.add(sent=1, received=1, now=0)
+    loss.add(sent=40, received=1, now=0)
     assert loss.loss == 0
-    loss.add(sent=41, received=1)
+    loss.add(sent=41, received=1, now=0)
     assert loss.loss == LOSS_FULL
 
 
 def test_late_reply_says_nothing() -> None:
     """A reply of older totals than those known is passed over."""
     loss = LossEstimator()
-    loss.add(sent=100, received=100)
-    loss.add(sent=90, received=80)
-    loss.add(sent=200, received=150)
+    loss.add(sent=100, received=100, now=0)
+    loss.add(sent=90, received=80, now=0)
+    loss.add(sent=200, received=150, now=0)
     assert loss.loss == LOSS_FULL // 2
 
 
 def test_peer_that_counts_anew() -> None:
     """Of a peer that was restarted, what it counts from then on is believed."""
     loss = LossEstimator()
-    loss.add(sent=100, received=100)
-    loss.add(sent=200, received=3)
-    loss.add(sent=300, received=103)
+    loss.add(sent=100, received=100, now=0)
+    loss.add(sent=200, received=3, now=0)
+    loss.add(sent=300, received=103, now=0)
     assert loss.loss == 0
 
 
 def test_skipped_datagrams_are_not_lost() -> None:
     """What was sent while probes were meant to be lost isn't counted, before or after."""
     loss = LossEstimator()
-    loss.add(sent=1, received=1)
-    loss.add(sent=100, received=100)
+    loss.add(sent=1, received=1, now=0)
+    loss.add(sent=100, received=100, now=0)
     loss.skip(sent=300, received=150)
-    loss.add(sent=400, received=250)
+    loss.add(sent=400, received=250, now=0)
     assert loss.loss == 0
 
 
@@ -104,6 +121,6 @@ def test_skipped_datagrams_are_not_lost() -> None:
 def test_peer_that_counts_too_much(received: int) -> None:
     """A peer that says it received more than was sent has lost nothing."""
     loss = LossEstimator()
-    loss.add(sent=1, received=1)
-    loss.add(sent=1000, received=received)
+    loss.add(sent=1, received=1, now=0)
+    loss.add(sent=1000, received=received, now=0)
     assert loss.loss == 0

@@ -488,6 +488,23 @@ def test_unknown_path(change: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.parametrize("rates", [{}, {"rate_tx": 0}])
+def test_fixed_rate_needs_a_rate(rates: dict[str, int]) -> None:
+    """Else nothing is changed, and no path is made."""
+    peer = client_peer()
+    before = peer.tunnel.path_statuses()
+    for path in (peer.path, ELSEWHERE[True]):
+        assert refused(peer.tunnel, path, state=PathState.UP, fixed_rate=True, **rates) == (
+            "a path whose rate is fixed needs a rate to send at "
+            "(`rate fixed tx RATE` gives it, `rate auto` finds it)"
+        )
+    assert peer.tunnel.path_statuses() == before
+    peer.change(rate_tx=5000, fixed_rate=True)
+    assert "needs a rate to send at" in refused(peer.tunnel, peer.path, rate_tx=0)
+    peer.change(rate_tx=0, fixed_rate=False)
+    assert not peer.status.settings.fixed_rate
+
+
 def test_server_makes_no_path_of_its_own() -> None:
     """A server's paths are its client's."""
     assert "there is no path" in refused(server_peer().tunnel, ELSEWHERE[False], state=PathState.UP)

@@ -35,7 +35,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str
         (["--nam=x"], "unrecognized arguments: --nam=x"),
         (["show"], "the following arguments are required: tunnel"),
         (["client", "add", "tun0"], "the following arguments are required: CLIENT"),
-        (["client", "frob"], "invalid choice: 'frob'"),
+        (["client", "frob"], "invalid choice: 'frob' (choose from add, invite, list, revoke)"),
         (["--timeout", "soon"], "--timeout: 'soon' is no time"),
         (["--timeout", "1h"], "--timeout: '1h' must be from 1s to 10min"),
         ([f"--key={KEY.hex()}"], "unrecognized arguments: --key=(a key)"),
