@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from glorytun.core.address import PathId
 from glorytun.core.inorder import InOrder
 from glorytun.core.path import Path
-from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathMode
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import Condition
 
 # What this implementation chose.
