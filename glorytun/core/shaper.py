@@ -23,12 +23,14 @@ LINK_OVERHEAD = 38
 class Shaper:
     """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
 
-    __slots__ = ("_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
+    __slots__ = ("_charged_at", "_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
 
     def __init__(self) -> None:
         self.rate = RATE_UNLIMITED
         """bytes/s."""
         self.busy_until = 0
+        self._charged_at = 0
+        """When something left the last time."""
         self._rest = 0
         """Of a µs, in parts of `rate`: without it a link's queue would grow and grow."""
         self._since = 0
@@ -40,7 +42,8 @@ class Shaper:
     def set_rate(self, rate: int) -> None:
         """Change the rate; debts of a much slower one are forgiven."""
         if rate > 2 * self.rate:
-            self.busy_until = 0
+            # No earlier: that it was busy until then is true, and is counted.
+            self.busy_until = min(self.busy_until, self._charged_at)
         self.rate = rate
 
     def ready_at(self) -> int:
@@ -65,6 +68,7 @@ class Shaper:
     def charge(self, size: int, now: int) -> None:
         """`size` bytes of frames leave now."""
         self._note_pause(now)
+        self._charged_at = now
         if self.rate >= RATE_UNLIMITED:
             self.busy_until = now
             return

@@ -1,7 +1,9 @@
 """Datagrams leave at the rate of their path."""
 
+import pytest
+
 from glorytun.core.settings import SECOND
-from glorytun.core.shaper import BURST, DEBT_MAX, RATE_UNLIMITED, Shaper
+from glorytun.core.shaper import BURST, DEBT_MAX, FULL_AFTER, RATE_UNLIMITED, Shaper
 from tests.unit.core.peer import NOW
 
 
@@ -48,6 +50,28 @@ def test_debt_ends_with_the_rate_that_made_it() -> None:
     assert shaper.ready_at() > NOW + SECOND
     shaper.set_rate(1_000_000)
     assert shaper.ready_at() <= NOW
+
+
+def used(shaper: Shaper, since: int, until: int) -> int:
+    """Send a packet each ms, as much as the rate allows; the ms at which it was not full."""
+    idle = 0
+    for now in range(since, until, 1000):
+        shaper.charge(shaper.rate // 1000, now)
+        idle += not shaper.is_full(now)
+    return idle
+
+
+@pytest.mark.parametrize("factor", [2, 3, 100])
+def test_a_path_is_full_still_when_its_rate_grows(factor: int) -> None:
+    """However much: else dearer paths would be shut for as long as it takes to find that again."""
+    shaper = Shaper()
+    shaper.set_rate(250_000)
+    now = NOW + 3 * FULL_AFTER
+    used(shaper, NOW, now)
+    assert shaper.is_full(now)
+    shaper.set_rate(factor * 250_000)
+    assert shaper.is_full(now)
+    assert used(shaper, now, now + 3 * FULL_AFTER) == 0
 
 
 def test_debt_is_bounded() -> None:
