@@ -24,7 +24,7 @@ QUANTUM = 3000
 """Bytes that a flow sends before it is another's turn."""
 FLOWS_MAX = 500
 """What is more shares one queue: else it would take long until it is a flow's turn."""
-SHARED_SLOTS = 4096
+_SHARED_SLOTS = 4096
 """Flows of that one queue are told apart by so many values of a hash."""
 LIMIT_TIME = SECOND // 5
 """µs of the paths' rate: the bytes that may wait, ..."""
@@ -33,9 +33,10 @@ LIMIT_MIN, LIMIT_MAX = 128_000, 2_000_000
 WAIT_MAX = 2 * SECOND
 """µs: what waits longer, mostly since there is no path, is of no use any more."""
 JOINED_MAX, JOINED_TIME = 8192, SECOND // 20
-"""Bytes up to which packets of one size that follow each other are laid into one buffer, and µs
-between them: it is as cheap to seal and send many as one, and to look for one among them."""
+"""Bytes, and µs since the first, up to which packets of one size that follow each other are laid
+into one buffer: sealing and sending many costs little more than one, and so does finding one."""
 _RANKS_MAX = 4 * FLOWS_MAX
+"""Most of so many are outdated: there is one more with each `put`."""
 _REST = b"rest"
 _V4_PLAIN = 0x45
 _V4_COLUMNS = np.array([0, 9, *range(12, 24)])
@@ -139,7 +140,7 @@ class Backlog:
         """
         if _REST not in self._flows:
             self._shared.clear()
-        slot = hash(key) % SHARED_SLOTS
+        slot = hash(key) % _SHARED_SLOTS
         put_at = self._shared.get(slot)
         if len(self._flows) < FLOWS_MAX and (put_at is None or put_at < now - WAIT_MAX):
             return key
