@@ -17,7 +17,6 @@ from glorytun.core.batch import Batch
 from glorytun.core.crypto import capabilities
 from glorytun.core.events import Event
 from glorytun.core.outbox import Outgoing
-from glorytun.core.rate import LINK_OVERHEAD
 from glorytun.core.settings import (
     SECOND,
     CipherChoice,
@@ -25,6 +24,7 @@ from glorytun.core.settings import (
     PathState,
     Settings,
 )
+from glorytun.core.shaper import LINK_OVERHEAD
 from glorytun.core.status import PathStatus
 from glorytun.core.tunnel import Tunnel
 from glorytun.core.wire import TAG_SIZE, TIME_SIZE

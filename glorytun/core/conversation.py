@@ -18,9 +18,9 @@ from glorytun.core.nonce import TimeField
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import BEAT_MAX, BEAT_MIN, Path
 from glorytun.core.paths import Paths
-from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.replay import ControlWindow
 from glorytun.core.settings import NO_CLASS, SECOND, PathMode, PathSettings, PathState, Settings
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import BadKind
 from glorytun.core.wire import (
     CONTROL_DATAGRAM_SIZE,

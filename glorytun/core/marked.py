@@ -1,5 +1,8 @@
 """Packets that the user marked, by their traffic class, to be sent on two paths."""
 
+import numpy as np
+import numpy.typing as npt
+
 from glorytun.core.batch import Batch
 
 _CLASS = 0xFC
@@ -15,9 +18,16 @@ def traffic_class(packet: Batch) -> int:
 
 
 def first_alike(packets: Batch, marked: int) -> tuple[Batch, bool]:
-    """The first packets that all have the traffic class `marked`, or all not; and which it is."""
+    """The first packets that all have the traffic class `marked`, or all not; and which it is.
+
+    As fast for many as for few: of a batch that waits for credit it is asked again and again.
+    """
     is_marked = traffic_class(packets) == marked
-    for index in range(1, packets.count):
-        if (traffic_class(packets.run(index, 1)) == marked) != is_marked:
-            return packets.run(0, index), is_marked
-    return packets, is_marked
+    if packets.count == 1:
+        return packets, is_marked
+    shape, strides = (packets.count,), (packets.stride,)
+    heads: npt.NDArray[np.uint16]
+    heads = np.ndarray(shape, ">u2", packets.buffer, packets.offset, strides)
+    classes = np.where(heads >> 12 == 6, heads >> 4, heads) & _CLASS
+    count = int(((classes == marked) != is_marked).argmax()) or packets.count
+    return packets.run(0, count), is_marked

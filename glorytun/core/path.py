@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.comeback import Comeback
 from glorytun.core.mtu import MtuSearch
-from glorytun.core.rate import LINK_OVERHEAD, RATE_UNLIMITED, RateEstimator, Shaper
+from glorytun.core.rate import RateEstimator
 from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
 from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
 from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD

@@ -1,4 +1,4 @@
-"""How fast a path may be sent on: the shaper that spaces datagrams, and the rate it uses."""
+"""The rate that a path may be sent on at: what its link carries, found from replies."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,27 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from glorytun.core.settings import SECOND
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import Limit
-
-RATE_UNLIMITED = 1_250_000_000
-"""bytes/s (10 Gbit/s): stands for no limit at all. 0.3.4 never sends on a path whose rate is 0,
-so something has to be said to it."""
 
 # What this implementation chose.
 
 RATE_START = 250_000
 """bytes/s (2 Mbit/s) of a path of which nothing is known beside others: of two without a limit, all
 that is sent would take the one that has no queue just now, and each seem to have room."""
-BURST = 2_500
-"""µs of a path's rate that may leave at once."""
-FULL_AFTER = 3 * SECOND // 10
-"""µs without much of a pause after which a path is full: dearer ones are used too, then."""
-_PAUSES_MAX = 6
-"""One part in so many of that may be pauses."""
-DEBT_MAX = SECOND // 2
-"""µs that control messages, which don't wait, may keep data waiting on a slow path."""
-LINK_OVERHEAD = 38
-"""Bytes of an Ethernet frame around the IP packet: preamble, header, checksum, gap."""
 QUEUE_GOAL = 4_000
 """µs of queueing at which a path is full, and no more than that."""
 QUEUE_MAX = 10_000
@@ -60,59 +47,6 @@ _RATE_MIN_LOSSY, _LOSS_PART = 250_000, 20
 """What is above that, and loses more than one in so many, may be in bursts."""
 _LOSS_PART_BEGIN = 8
 """The same while the rate doubles: what is reordered then looks like a loss."""
-
-
-class Shaper:
-    """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
-
-    __slots__ = ("_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
-
-    def __init__(self) -> None:
-        self.rate = RATE_UNLIMITED
-        """bytes/s."""
-        self.busy_until = 0
-        self._rest = 0
-        """Of a µs, in parts of `rate`: without it a link's queue would grow and grow."""
-        self._since = 0
-        """When the stretch began over which `_pauses` are added up, µs."""
-        self._pauses = 0
-        self._was_full = False
-        """Whether there were few in the stretch before."""
-
-    def set_rate(self, rate: int) -> None:
-        """Change the rate; debts of a much slower one are forgiven."""
-        if rate > 2 * self.rate:
-            self.busy_until = 0
-        self.rate = rate
-
-    def ready_at(self) -> int:
-        """From when on the next datagram may leave."""
-        return self.busy_until - BURST
-
-    def credit(self, now: int) -> int:
-        """µs of sending that may leave now: BURST at the most."""
-        return now + BURST - max(self.busy_until, now)
-
-    def is_full(self, now: int) -> bool:
-        """Whether it has been sent on for a while as fast as it may be."""
-        return self._was_full and now - self.busy_until < FULL_AFTER
-
-    def _note_pause(self, now: int) -> None:
-        self._pauses += max(0, now - self.busy_until)
-        length = now - self._since
-        if length >= FULL_AFTER:
-            self._was_full = self._pauses * _PAUSES_MAX < length
-            self._since, self._pauses = now, 0
-
-    def charge(self, size: int, now: int) -> None:
-        """`size` bytes of frames leave now."""
-        self._note_pause(now)
-        if self.rate >= RATE_UNLIMITED:
-            self.busy_until = now
-            return
-        start = min(max(self.busy_until, now), now + DEBT_MAX)
-        duration, self._rest = divmod(size * SECOND + self._rest, self.rate)
-        self.busy_until = start + duration
 
 
 class _Floor:

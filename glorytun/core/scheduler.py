@@ -15,8 +15,8 @@ from typing import NamedTuple
 from glorytun.core.address import PathId
 from glorytun.core.inorder import InOrder
 from glorytun.core.path import Path
-from glorytun.core.rate import BURST, RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathMode
+from glorytun.core.shaper import BURST, RATE_UNLIMITED
 from glorytun.core.status import Condition
 
 # What this implementation chose.

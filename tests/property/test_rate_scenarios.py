@@ -4,8 +4,8 @@ from collections import deque
 
 import pytest
 
-from glorytun.core.rate import LINK_OVERHEAD
 from glorytun.core.settings import SECOND, PathChange
+from glorytun.core.shaper import LINK_OVERHEAD
 from glorytun.core.wire import OVERHEAD
 from tests.simulation import MILLISECOND, V4_HEADERS, Simulation, Wire
 

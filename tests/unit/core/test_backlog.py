@@ -1,6 +1,8 @@
 """Packets wait by flow, so that none waits behind another's."""
 
 from collections import Counter
+from collections.abc import Callable
+from time import perf_counter
 
 import pytest
 
@@ -269,3 +271,117 @@ def test_what_is_taken_from_behind_can_be_sealed_alone() -> None:
         found.buffer[at + 1000 : at + 1000 + TAG_SIZE] = b"t" * TAG_SIZE
     backlog.took(2)
     assert taken(backlog) == [packet(1, number) for number in (0, 1, 2, 5, 6, 7)]
+
+
+def test_small_packets_that_come_alone_leave_together() -> None:
+    """To seal and send many costs little more than one."""
+    backlog = Backlog()
+    packets = [packet(flow, number, size=64) for number in range(200) for flow in (1, 2)]
+    for one in packets:
+        put(backlog, one)
+    found: list[bytes] = []
+    calls = 0
+    while (batch := backlog.next(NOW)) is not None:
+        found += map(bytes, batch.rows())
+        backlog.took(batch.count)
+        calls += 1
+    assert calls < len(packets) / 20
+    for flow in (1, 2):
+        own = [one for one in found if one[20:22] == bytes([0, flow])]
+        assert own == [packet(flow, number, size=64) for number in range(200)]
+
+
+def fastest(act: Callable[[], object]) -> float:
+    """Seconds, without what other processes took."""
+
+    def once() -> float:
+        begin = perf_counter()
+        act()
+        return perf_counter() - begin
+
+    return min(once() for _ in range(5))
+
+
+def full_of(flows: int) -> Backlog:
+    """One that drops with each packet that comes."""
+    backlog = Backlog()
+    number = 0
+    while not backlog.dropped:
+        put(backlog, packet(number % flows, number, size=64))
+        number += 1
+    return backlog
+
+
+def test_the_longest_of_many_queues_is_found_as_fast() -> None:
+    """When it is too much that comes there is no time to look at all for each packet."""
+
+    def act(flows: int) -> float:
+        backlog = full_of(flows)
+        batches = [batch for flow in range(flows) for batch in rows(packet(flow, size=64))]
+        few = (batches * 500)[:500]
+
+        def put_all() -> None:
+            for batch in few:
+                backlog.put(batch, NOW, rate=0)
+
+        return fastest(put_all)
+
+    assert act(500) < 3 * act(20)
+
+
+def test_what_is_far_behind_is_found_as_fast() -> None:
+    """Among many small packets, for a path on which they take longer."""
+
+    def act(count: int) -> float:
+        backlog = Backlog()
+        for batch in [rows(packet(1, number, size=64))[0] for number in range(count)]:
+            backlog.put(batch, NOW, rate=LIMIT_MAX * 5)
+        ahead = backlog.size // 2
+        return fastest(lambda: [backlog.next(NOW, ahead) for _ in range(50)])
+
+    assert act(20_000) < 5 * act(2_000)
+
+
+def test_no_flow_is_remembered_for_what_was_dropped_once() -> None:
+    backlog = full_of(20)
+    for number in range(20_000):
+        put(backlog, packet(number, size=64))
+        taken(backlog, 2)
+    assert len(backlog._ranks) <= 4 * FLOWS_MAX
+
+
+def test_little_is_kept_of_what_has_left() -> None:
+    """One packet keeps no super-packet."""
+    backlog = Backlog()
+    for flow in range(100):
+        for batch in rows(*(packet(flow, number) for number in range(60))):
+            backlog.put(batch, NOW, rate=LIMIT_MAX * 5)
+    while backlog.size > 100 * 1000:
+        backlog.next(NOW)
+        backlog.took(1)
+    kept = [one.buffer for flow in backlog._flows.values() for *_, one in flow.rows]
+    assert sum(map(len, kept)) <= 2 * (backlog.size + 100 * OVERHEAD)
+
+
+@pytest.mark.parametrize("head", [b"\x46", b"\x4f"])
+def test_flows_of_packets_with_options_are_told_apart(head: bytes) -> None:
+    """Their ports are further behind."""
+    length = 4 * (head[0] & 15)
+
+    def with_options(flow: int) -> bytes:
+        plain = packet(flow)
+        return (head + plain[1:20]).ljust(length, b"\x01") + plain[20 : 1020 - length]
+
+    backlog = Backlog()
+    put(backlog, *map(with_options, (1, 2, 3)))
+    assert len(backlog._flows) == 3
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_of_both_versions_in_one_batch_are_told_apart(version: int) -> None:
+    """The others are not looked at as if they were of the first one's."""
+    backlog = Backlog()
+    kinds = [(1, version), (1, 10 - version), (2, 10 - version), (2, version)]
+    (batch,) = rows(*(packet(flow, version=each) for flow, each in kinds))
+    backlog.put(batch, NOW, rate=0)
+    assert len(backlog._flows) == 4

@@ -15,8 +15,8 @@ from glorytun.core.events import (
 )
 from glorytun.core.path import BEAT_MAX, BEAT_MIN
 from glorytun.core.paths import PATHS_MAX
-from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathState, SettingsChange
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import BadKind, Condition
 from glorytun.core.wire import (
     CONTROL_BIT,

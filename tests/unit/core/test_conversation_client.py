@@ -15,8 +15,8 @@ from glorytun.core.events import (
     KeysExchanged,
     PeerStopped,
 )
-from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathChange, PathState
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import BadKind, Condition
 from glorytun.core.wire import (
     CONTROL_BIT,

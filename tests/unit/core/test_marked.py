@@ -1,6 +1,11 @@
 """Which packets go twice, by their traffic class."""
 
+from collections.abc import Callable
+from time import perf_counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glorytun.core.batch import Batch
 from glorytun.core.marked import first_alike, traffic_class
@@ -42,3 +47,32 @@ def rows(*packets: bytes) -> Batch:
 def test_a_run_is_marked_or_not(classes: list[int], count: int, is_marked: bool) -> None:
     first, found = first_alike(rows(*map(v4, classes)), EF)
     assert (first.count, found) == (count, is_marked)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([v4, v6]), st.sampled_from([0, EF, 0x88, 0xFC]))),
+    st.integers(0, 3),
+    st.sampled_from([0, EF, 0x40]),
+)
+def test_packets_of_both_versions_may_be_in_a_batch(
+    kinds: list[tuple[Callable[[int, int], bytes], int]], ecn: int, marked: int
+) -> None:
+    """As small ones that came one after the other are."""
+    found = [(EF, v6(EF, ecn)), *((dscp, kind(dscp, ecn).ljust(40)) for kind, dscp in kinds)]
+    first, is_marked = first_alike(rows(*(packet for _, packet in found)), marked)
+    alike = [(dscp == marked) == is_marked for dscp, _ in found]
+    assert is_marked == (marked == EF)
+    assert first.count == [*alike, False].index(False)
+
+
+def test_many_that_wait_take_not_much_longer_than_few() -> None:
+    """They are looked at whenever a few of them leave."""
+
+    def took(batch: Batch) -> float:
+        begin = perf_counter()
+        for _ in range(100):
+            first_alike(batch, EF)
+        return perf_counter() - begin
+
+    few, many = rows(*[v4(0)] * 10), rows(*[v4(0)] * 250)
+    assert min(took(many) for _ in range(5)) < 5 * min(took(few) for _ in range(5))

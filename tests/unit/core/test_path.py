@@ -18,8 +18,8 @@ from glorytun.core.path import (
     Path,
     condition_of,
 )
-from glorytun.core.rate import RATE_UNLIMITED
 from glorytun.core.settings import SECOND, PathSettings, PathState
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import Condition
 from glorytun.core.wire import OVERHEAD
 from tests.unit.core.peer import CLIENT, NOW, SERVER

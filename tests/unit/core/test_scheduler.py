@@ -7,9 +7,9 @@ import pytest
 from glorytun.core.address import PathId
 from glorytun.core.leftout import left_out
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.rate import BURST, Shaper
 from glorytun.core.scheduler import SLACK, SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
+from glorytun.core.shaper import BURST, Shaper
 from glorytun.core.stat import Smoothed
 from glorytun.core.status import Condition
 from tests.unit.core.peer import NOW, SERVER

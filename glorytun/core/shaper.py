@@ -1,0 +1,77 @@
+"""The shaper of a path, which spaces datagrams as its rate allows."""
+
+from glorytun.core.settings import SECOND
+
+RATE_UNLIMITED = 1_250_000_000
+"""bytes/s (10 Gbit/s): stands for no limit at all. 0.3.4 never sends on a path whose rate is 0,
+so something has to be said to it."""
+
+# What this implementation chose.
+
+BURST = 2_500
+"""µs of a path's rate that may leave at once."""
+FULL_AFTER = 3 * SECOND // 10
+"""µs without much of a pause after which a path is full: dearer ones are used too, then."""
+_PAUSES_MAX = 6
+"""One part in so many of that may be pauses."""
+DEBT_MAX = SECOND // 2
+"""µs that control messages, which don't wait, may keep data waiting on a slow path."""
+LINK_OVERHEAD = 38
+"""Bytes of an Ethernet frame around the IP packet: preamble, header, checksum, gap."""
+
+
+class Shaper:
+    """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
+
+    __slots__ = ("_charged_at", "_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
+
+    def __init__(self) -> None:
+        self.rate = RATE_UNLIMITED
+        """bytes/s."""
+        self.busy_until = 0
+        self._charged_at = 0
+        """When something left the last time."""
+        self._rest = 0
+        """Of a µs, in parts of `rate`: without it a link's queue would grow and grow."""
+        self._since = 0
+        """When the stretch began over which `_pauses` are added up, µs."""
+        self._pauses = 0
+        self._was_full = False
+        """Whether there were few in the stretch before."""
+
+    def set_rate(self, rate: int) -> None:
+        """Change the rate; debts of a much slower one are forgiven."""
+        if rate > 2 * self.rate:
+            # No earlier: that it was busy until then is true, and is counted.
+            self.busy_until = min(self.busy_until, self._charged_at)
+        self.rate = rate
+
+    def ready_at(self) -> int:
+        """From when on the next datagram may leave."""
+        return self.busy_until - BURST
+
+    def credit(self, now: int) -> int:
+        """µs of sending that may leave now: BURST at the most."""
+        return now + BURST - max(self.busy_until, now)
+
+    def is_full(self, now: int) -> bool:
+        """Whether it has been sent on for a while as fast as it may be."""
+        return self._was_full and now - self.busy_until < FULL_AFTER
+
+    def _note_pause(self, now: int) -> None:
+        self._pauses += max(0, now - self.busy_until)
+        length = now - self._since
+        if length >= FULL_AFTER:
+            self._was_full = self._pauses * _PAUSES_MAX < length
+            self._since, self._pauses = now, 0
+
+    def charge(self, size: int, now: int) -> None:
+        """`size` bytes of frames leave now."""
+        self._note_pause(now)
+        self._charged_at = now
+        if self.rate >= RATE_UNLIMITED:
+            self.busy_until = now
+            return
+        start = min(max(self.busy_until, now), now + DEBT_MAX)
+        duration, self._rest = divmod(size * SECOND + self._rest, self.rate)
+        self.busy_until = start + duration
