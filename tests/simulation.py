@@ -277,9 +277,9 @@ class Simulation:
         turn = side.tunnel.next_turn(now)
         return turn is not None and turn.at <= now + wait
 
-    def send(self, side: Side, packet: bytes) -> bool:
-        """Offer a packet as the TUN device would: only when the tunnel takes it."""
-        if not self.can_send(side):
+    def send(self, side: Side, packet: bytes, *, wait: int = 0) -> bool:
+        """Offer a packet as the TUN device would: only when the tunnel takes it, within `wait`."""
+        if not self.can_send_within(side, wait):
             return False
         batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
         outgoing = side.tunnel.send(batch, self.now + side.clock_offset)
@@ -288,13 +288,13 @@ class Simulation:
         return True
 
     def stream(
-        self, side: Side, *, count: int, interval: int, size: int = 100
+        self, side: Side, *, count: int, interval: int, size: int = 100, wait: int = 0
     ) -> tuple[list[bytes], list[int]]:
         """Send numbered packets at an interval; those that were taken, and the times of refusal."""
         sent, refused = [], []
         for _ in range(count):
             packet = self.packet(size)
-            if self.send(side, packet):
+            if self.send(side, packet, wait=wait):
                 sent.append(packet)
             else:
                 refused.append(self.now)

@@ -335,68 +335,6 @@ def test_lossy_path_is_better_than_none() -> None:
     assert not refused
 
 
-@pytest.mark.parametrize("client_restarts", [True, False])
-def test_peer_restart(client_restarts: bool) -> None:
-    """After either side was killed and started again, traffic goes on by itself."""
-    simulation = started(Wire(), Wire())
-    restarted = simulation.client if client_restarts else simulation.server
-    restarted.start(simulation.now)
-    simulation.run(SECOND)
-    if client_restarts:
-        simulation.up()
-    simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
-    assert running(simulation.client) == running(simulation.server) == 2
-    for side, other in (
-        (simulation.client, simulation.server),
-        (simulation.server, simulation.client),
-    ):
-        sent, refused = simulation.stream(side, count=100, interval=10 * MILLISECOND)
-        simulation.run(SECOND)
-        assert not refused
-        assert set(sent) <= set(other.delivered)
-
-
-@pytest.mark.parametrize("pause", [300, 900, 1400])
-def test_server_that_said_that_it_stops_is_found_as_soon_as_it_is_back(pause: int) -> None:
-    """Most are restarted: it is asked at every beat for a while, not every second."""
-    simulation = started(Wire())
-    simulation.server.tunnel.close(simulation.now)
-    simulation.flush(simulation.server)
-    simulation.run(15 * MILLISECOND)
-    simulation.wires[0].cut = True
-    simulation.run(pause * MILLISECOND)
-    assert simulation.client.conditions() == ["degraded"]
-    simulation.wires[0].cut = False
-    simulation.server.start(simulation.now)
-    assert simulation.wait_for(lambda: simulation.can_send(simulation.client)) < SECOND // 5
-
-
-def test_restart_with_an_earlier_clock() -> None:
-    """A client whose clock was set back by five minutes is believed after a challenge."""
-    simulation = started(Wire())
-    simulation.client.clock_offset = -300 * SECOND
-    simulation.client.start(simulation.now)
-    simulation.up()
-    simulation.wait_for(lambda: running(simulation.client) == 1, timeout=3 * SECOND)
-    sent, refused = simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
-    simulation.run(SECOND)
-    assert not refused
-    assert set(sent) <= set(simulation.server.delivered)
-
-
-def test_server_restart_with_an_earlier_clock() -> None:
-    """A server whose clock was set back by five minutes is believed: it answers our requests."""
-    simulation = started(Wire())
-    simulation.server.clock_offset = -300 * SECOND
-    simulation.server.start(simulation.now)
-    simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
-    assert running(simulation.server) == 1
-    sent, refused = simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
-    simulation.run(SECOND)
-    assert not refused
-    assert set(sent) <= set(simulation.server.delivered)
-
-
 def test_nat_rebinding() -> None:
     """When a NAT changes the source port, traffic goes on both ways within a second."""
     simulation = started(Wire())
