@@ -193,7 +193,7 @@ class TunnelMachine(RuleBasedStateMachine):
             (simulation.server, simulation.client),
         ):
             simulation.stream(side, count=100, interval=50 * MILLISECOND)
-            # A rate that was found while much was lost is low, and probes of the MTU take their part.
+            # A rate found while much was lost is low, and probes of the MTU take their part.
             sent, refused = simulation.stream(
                 side, count=20, interval=10 * MILLISECOND, wait=50 * MILLISECOND
             )
