@@ -328,7 +328,7 @@ ROWS = (
         work=bulk(
             *(link(40, 10), link(20, 60)),
             possible=achievable(40, 20),
-            bar=90,
+            bar=85,
             is_auto=True,
             start=5.0,
         ),
