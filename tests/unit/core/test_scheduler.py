@@ -11,7 +11,7 @@ from glorytun.core.scheduler import SLACK, SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.shaper import BURST, Shaper
 from glorytun.core.stat import Smoothed
-from glorytun.core.status import Condition
+from glorytun.core.status import Condition, Limit
 from tests.unit.core.peer import NOW, SERVER
 
 SIZE = 1400
@@ -198,6 +198,15 @@ class TestOrder:
         assert ready_at(chooser, NOW, before - SLACK * 5 - 2000) == near.shaper.ready_at()
         assert ready_at(chooser, NOW, before) == far.shaper.ready_at()
         assert ready_at(chooser, NOW) == far.shaper.ready_at()
+
+    def test_a_path_that_is_spared_says_so(self) -> None:
+        """Until two replies have come since."""
+        near, far, chooser = self.busy()
+        ready_at(chooser, NOW, 0)
+        assert (near.status().limit, far.status().limit) == (Limit.APPLICATION, Limit.ORDER)
+        for limit in (Limit.ORDER, Limit.APPLICATION):
+            far.heard_reply(NOW)
+            assert far.status().limit == limit
 
     def test_the_first_to_arrive_takes_what_is_next(self) -> None:
         near, far, chooser = self.busy()
