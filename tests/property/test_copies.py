@@ -2,11 +2,13 @@
 
 import pytest
 
+from glorytun.core.batch import Batch
 from glorytun.core.settings import SECOND, PathMode, SettingsChange
+from glorytun.core.shaper import LINK_OVERHEAD
 from glorytun.core.status import BadKind
-from glorytun.core.wire import Extensions
+from glorytun.core.wire import OVERHEAD, TIME_SIZE, Extensions
 from tests.property.test_tunnel_scenarios import bad, started
-from tests.simulation import MILLISECOND, Side, Simulation, Wire
+from tests.simulation import MILLISECOND, V4_HEADERS, Side, Simulation, Wire
 
 EF = 0xB8
 INTERVAL = 10 * MILLISECOND
@@ -117,3 +119,29 @@ def test_who_sends_no_copies_is_not_believed_to() -> None:
     simulation.deliver(receiver, index, datagram)
     assert bad(receiver, BadKind.REPLAY) == 1
     assert [path.rx.total for path in receiver.paths()] == before
+
+
+@pytest.mark.parametrize(("is_marked", "most"), [(False, 8), (True, 32)])
+def test_a_slow_path_gets_no_more_copies_than_it_carries(*, is_marked: bool, most: int) -> None:
+    """`most` ms of its 2 Mbit/s, of batches for one of 100: what else it carries goes on."""
+    simulation = started(Wire(), Wire())
+    for index, rate in enumerate((100, 2)):
+        simulation.set_path(index, rate_tx=rate * 125_000, fixed_rate=True)
+    if is_marked:
+        simulation.client.tunnel.set(SettingsChange(redundant=EF), simulation.now)
+    else:
+        simulation.set_path(1, mode=PathMode.REDUNDANT)
+    simulation.run(SECOND)
+    tunnel, stride, copies = simulation.client.tunnel, 1400 + OVERHEAD, 0
+    for _ in range(200):
+        packet = b"\x45" + bytes([EF]) + bytes(1398 + OVERHEAD)
+        batch = Batch(bytearray(TIME_SIZE) + packet * 30, TIME_SIZE, stride, 30, 1400, 1400)
+        if simulation.can_send(simulation.client):
+            outgoing = tunnel.send(batch, simulation.now)
+            assert outgoing is not None
+            if outgoing.copy_path == simulation.client_path(1):
+                copies += outgoing.datagrams.count
+            simulation.transmit(simulation.client, outgoing)
+        simulation.run(MILLISECOND)
+    carried = 2 * 125_000 * (200 + most) // 1000 // (stride + V4_HEADERS + LINK_OVERHEAD)
+    assert carried * 3 // 4 < copies <= carried
