@@ -120,7 +120,7 @@ class Backlog:
                     self._ranks.clear()
         limit = min(max(LIMIT_MIN, rate * LIMIT_TIME // SECOND), LIMIT_MAX)
         while self.size > limit:
-            self._drop()
+            self._drop(self.size - limit)
 
     def _flow_of(self, rows: Batch, now: int) -> _Flow:
         key = flow_key(rows.buffer, rows.offset)
@@ -212,16 +212,24 @@ class Backlog:
         self.size -= taken
         return taken
 
-    def _drop(self) -> None:
-        """The oldest packet of the longest queue: so TCP learns of it first."""
+    def _drop(self, excess: int) -> None:
+        """The oldest packets of the longest queue: so TCP learns of it first.
+
+        As many as there are too many bytes, and as keep it the longest; one at least.
+        """
         ranks = self._ranks
         if not ranks:
             ranks += map(_rank, self._flows.values())
             heapify(ranks)
         while (rank := _rank(ranks[0][2])) != ranks[0]:
             heapreplace(ranks, rank)
-        self._pop(ranks[0][2], 1)
-        self.dropped += 1
+        flow = ranks[0][2]
+        rows = flow.rows[0][2]
+        second = -min((rank[0] for rank in ranks[1:3]), default=0)
+        most = min(excess, max(flow.size - second, 0))
+        count = min(max(1, -(-most // rows.size)), rows.count)
+        self._pop(flow, count)
+        self.dropped += count
 
 
 def _rank(flow: _Flow) -> tuple[int, int, _Flow]:
