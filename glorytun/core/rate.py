@@ -101,6 +101,7 @@ class RateEstimator:
         "_delays",
         "_jitter",
         "_link",
+        "_lost_before",
         "_points",
         "_queue_before",
         "_queues",
@@ -148,6 +149,8 @@ class RateEstimator:
         """Intervals in a row without a queue."""
         self._rate_looked = 0
         """To go back to after that; 0 = no need to."""
+        self._lost_before = False
+        """Whether, by the reply before, less arrived than was sent while the rate doubles."""
         self._signs = 0
         """Replies in a row that show too long a queue."""
         self._cuts = 0
@@ -348,6 +351,9 @@ class RateEstimator:
             has_queue = self._queues[-1] > QUEUE_GOAL + 4 * self._jitter
         else:
             has_queue = pushed * 2 > self.rate and self.queue > QUEUE_GOAL + self._jitter
+        is_first, self._lost_before = not self._lost_before, is_losing
+        if is_losing and is_first:
+            return True  # The request may have overtaken some of what left before it.
         if is_losing or (has_queue and not self.is_alone):
             carried = self._carried() if self.is_alone else delivered
             self.is_found = True

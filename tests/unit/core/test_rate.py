@@ -269,6 +269,19 @@ def test_long_delays_alone_are_no_sign() -> None:
     assert estimator.rate == LINK
 
 
+def test_what_is_overtaken_by_a_request_is_not_lost() -> None:
+    """A link that carries any rate: by one reply a sixth is missing, by the next it is there."""
+    estimator = RateEstimator()
+    sent = 0
+    for index, (more, late) in enumerate([(300, 0)] * 20 + [(190_000, 30_000), (300_000, 0)]):
+        sent += more
+        at = NOW + index * SECOND // 10
+        times = {"sent_at": at, "at": at + 100, "trip": 200}
+        estimator.add(sent=sent, frames=sent, received=sent - late, **times)
+    assert not estimator.is_found
+    assert estimator.allowed == RATE_UNLIMITED
+
+
 @pytest.mark.parametrize(("hiccups", "falls"), [(1, False), (8, True)])
 def test_one_long_delay_is_a_hiccup(hiccups: int, falls: bool) -> None:
     """A single interval in which less arrives, late, takes nothing away; two in a row do."""
