@@ -269,7 +269,8 @@ def _make_chacha(key: bytes) -> Aead:
 
 
 def _make_aes(key: bytes) -> Aead:
-    return _Wrapped(AES_GCM, *_public_aes(key))
+    # PyNaCl has it since 1.6. That of libsodium 1.0.18 in Debian is no faster than the other way.
+    return _make_sodium("crypto_aead_aes256gcm", key) or _Wrapped(AES_GCM, *_public_aes(key))
 
 
 def _make_sodium(name: str, key: bytes) -> Aead | None:
@@ -282,6 +283,9 @@ def _make_sodium(name: str, key: bytes) -> Aead | None:
         return None
     # Without it libsodium silently runs its slowest code; PyNaCl has done it at import.
     nacl.bindings.sodium_init()
+    is_able = getattr(lib, f"{name}_is_available", None)
+    if is_able is not None and not is_able():
+        return None  # AES-256-GCM is for processors with AES only.
     return _Compiled(
         ffi=ffi,
         encrypt=encrypt,

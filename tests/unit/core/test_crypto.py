@@ -31,12 +31,17 @@ from glorytun.core.crypto import (
 )
 from glorytun.core.settings import CipherChoice
 from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE, Capability
+from glorytun.net.features import aes_hardware
 
 KEY = bytes(range(32))
 TIME = bytes.fromhex("0102030405ab")
 NEEDS_AEGIS = pytest.mark.skipif(not has_aegis(), reason="pyaegis is not installed")
 CIPHERS = [pytest.param(AEGIS, marks=NEEDS_AEGIS), AES_GCM, CHACHA]
-COMPILED = [pytest.param(AEGIS, marks=NEEDS_AEGIS), CHACHA]
+NEEDS_AES = pytest.mark.skipif(
+    not aes_hardware() or not hasattr(nacl.bindings, "crypto_aead_aes256gcm_encrypt"),
+    reason="no AES in this processor, or in PyNaCl (since 1.6)",
+)
+COMPILED = [pytest.param(AEGIS, marks=NEEDS_AEGIS), CHACHA, pytest.param(AES_GCM, marks=NEEDS_AES)]
 SIZES = st.integers(0, 1500)
 
 
@@ -45,6 +50,7 @@ def public(name: str) -> Aead:
     makers: dict[str, Callable[[bytes], tuple[object, object]]] = {
         AEGIS: crypto._public_aegis,
         CHACHA: crypto._public_chacha,
+        AES_GCM: crypto._public_aes,
     }
     seal, open_ = makers[name](KEY)
     return crypto._Wrapped(name, seal, open_)  # type: ignore[arg-type]  # both are functions
@@ -77,6 +83,7 @@ def modules_of(name: str) -> tuple[str, ...]:
     return {
         CHACHA: ("nacl._sodium", "crypto_aead_chacha20poly1305_"),
         AEGIS: ("pyaegis._aegis_ffi", "aegis256_"),
+        AES_GCM: ("nacl._sodium", "crypto_aead_aes256gcm_"),
     }[name]
 
 
