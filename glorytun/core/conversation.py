@@ -16,6 +16,7 @@ from glorytun.core.exchange import KeyExchange, Session
 from glorytun.core.mtu import PROBE_FLOOR, PROBE_MAX
 from glorytun.core.nonce import TimeField
 from glorytun.core.outbox import Outbox, Outgoing
+from glorytun.core.overflow import Overflow
 from glorytun.core.path import BEAT_MAX, BEAT_MIN, Path
 from glorytun.core.paths import Paths
 from glorytun.core.replay import ControlWindow
@@ -93,6 +94,7 @@ class Conversation:
         self._plain = bytearray(0)
         self.sent_time = 0
         """The time of our newest message."""
+        self.overflow = Overflow()
         self._echoed = now
         """The newest of our times that the peer has answered; none of before we started."""
         self._challenge_at = 0
@@ -130,6 +132,7 @@ class Conversation:
             return None
         path = self._path_of(heard, path_id, now)
         if path is not None:
+            self.overflow.excuse(path, sent=message.tx_total, now=now)
             # Counted last, as 0.3.4 does: both totals of a reply leave out what it answers.
             self._act_on(heard, path, now)
             path.count_received(size=size, count=1, now=now)

@@ -138,6 +138,7 @@ class Path:
         "mtu_reported",
         "mtu_told",
         "overhead",
+        "peer_sent",
         "public",
         "reason",
         "requested_at",
@@ -146,6 +147,7 @@ class Path:
         "rx_bytes",
         "rx_loss",
         "rx_total",
+        "rx_total_then",
         "search",
         "settings",
         "settings_at",
@@ -180,6 +182,8 @@ class Path:
         self.mtu_told = 0
         """The size that the client settled on (server)."""
         self.tx_bytes = self.tx_total = self.rx_bytes = self.rx_total = 0
+        self.peer_sent = self.rx_total_then = 0
+        """What the peer's newest message says that it has sent, and what we had received then."""
         self.public: Endpoint | None = None
         self.shaper = Shaper()
         self.estimator = RateEstimator()

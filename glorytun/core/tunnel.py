@@ -213,15 +213,9 @@ class Tunnel:
         if not is_copy:
             self._unsent_total += datagrams.count
 
-    def on_overflow(self, path_id: PathId, count: int) -> None:
-        """The host had no room for so many datagrams that came on a path: no loss of the path's.
-
-        They count as received, but their bytes don't: how fast we take them in is what the peer's
-        rate follows.
-        """
-        path = self._paths.get(path_id)
-        if path is not None:
-            path.rx_total += count
+    def on_overflow(self, count: int, now: int) -> None:
+        """The host had no room for so many datagrams: no loss of the paths that they came on."""
+        self._conversation.overflow.add(count, now)
 
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.

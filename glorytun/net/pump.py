@@ -129,7 +129,7 @@ class Pump:
         packets: list[Batch] = []
         received = self._udp.receive(most)
         if self._udp.overflow:
-            self._tunnel.on_overflow(received[0][1], self._udp.overflow)
+            self._tunnel.on_overflow(self._udp.overflow, now)
         for datagrams, path in received:
             packets += self._tunnel.receive(datagrams, path, now)
         self._tun.write(packets)
