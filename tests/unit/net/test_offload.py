@@ -314,6 +314,100 @@ def test_a_wrong_checksum_is_never_repaired(
     assert len(calls) < 5
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("what", ["transport", "ip"])
+def test_what_is_wrong_alike_is_never_repaired(version: int, protocol: int, what: str) -> None:
+    """As a NAT leaves it that forgets the checksum: by as much in every packet."""
+    packet = Packet(version=version, protocol=protocol, payload=bytes(500), fragment=0)
+    at = packet.ip_size + (16 if protocol == TCP else 6) if what == "transport" else 10
+    if version == 6 and what == "ip":
+        at = 24  # No checksum: another destination than the one that it was made for.
+    rows = []
+    for one in packet.segments(100):
+        data = bytearray(one.data())
+        value = int.from_bytes(data[at : at + 2], "big") + 0x1234
+        data[at : at + 2] = (value % 0xFFFF).to_bytes(2, "big")
+        rows.append(bytes(data))
+    assert merged(rows) == [[row] for row in rows]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize(
+    ("version", "ip_options"),
+    [(4, bytes.fromhex("94040000")), (4, bytes(40)), (6, b"\0\0\1\4\0\0\0\0")],
+)
+def test_options_and_extension_headers_go_by_themselves(
+    version: int, protocol: int, ip_options: bytes
+) -> None:
+    """Also where all packets have the same."""
+    if version == 6:
+        ip_options = bytes([protocol]) + ip_options[1:]
+    packet = Packet(
+        version=version, protocol=protocol, payload=bytes(500), fragment=0, ip_options=ip_options
+    )
+    rows = [one.data() for one in packet.segments(100)]
+    assert merged(rows) == [[row] for row in rows]
+
+
+@pytest.mark.parametrize("at", [10, 36])
+def test_the_other_zero_is_not_corrected(at: int) -> None:
+    """A checksum of 65535 is as right as one of 0, and the kernel would write the latter."""
+    first = FIRST if at == 10 else replace(FIRST, options=b"")
+    if at == 10:
+        value = int.from_bytes(first.data()[10:12], "big")
+        first = replace(first, ident=(first.ident + value) % 0xFFFF)
+    else:
+        value = int.from_bytes(first.data()[36:38], "big")
+        number = int.from_bytes(first.payload[:2], "big")
+        total = number + value
+        payload = (total % 0xFFFF).to_bytes(2, "big") + first.payload[2:]
+        first = replace(first, payload=payload)
+    assert first.data()[at : at + 2] in {b"\0\0", b"\xff\xff"}
+    other = first.data()[:at] + b"\xff\xff" + first.data()[at + 2 :]
+    next_ = replace(
+        first, number=first.number + 100, ident=first.ident + 1, payload=b"b" * 100
+    ).data()
+    assert merged([first.data()[:at] + b"\0\0" + first.data()[at + 2 :], next_]) == [
+        [first.data()[:at] + b"\0\0" + first.data()[at + 2 :], next_]
+    ]
+    assert merged([other, next_]) == [[other], [next_]]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_udp_without_checksum_whose_checksum_would_be_zero(version: int) -> None:
+    """0 says that there is none: the kernel would write 65535."""
+    first = Packet(version=version, protocol=UDP, payload=bytes(100), fragment=0)
+    at = first.ip_size + 6
+    first = replace(first, payload=first.data()[at : at + 2] + bytes(98))
+    assert first.data()[at : at + 2] == b"\xff\xff"
+    rows = [replace(first, ident=index).data() for index in range(3 if version == 4 else 1)]
+    rows = 3 * rows if version == 6 else rows
+    assert merged(rows) == [rows]
+    none = rows[1][:at] + b"\0\0" + rows[1][at + 2 :]
+    assert merged([rows[0], none, rows[2]]) == [[rows[0]], [none], [rows[2]]]
+
+
+def test_wrong_checksums_that_cancel_out() -> None:
+    """That of the header is too large by what that of TCP is too small."""
+    rows = [one.data() for one in Packet(payload=bytes(500)).segments(100)]
+    bad = bytearray(rows[2])
+    for at, change in ((10, 5), (36, -5)):
+        value = (int.from_bytes(bad[at : at + 2], "big") + change) % 0xFFFF
+        bad[at : at + 2] = value.to_bytes(2, "big")
+    rows[2] = bytes(bad)
+    calls = merged(rows)
+    assert flat(calls) == rows
+    assert [rows[2]] in calls
+
+
+def test_padding_is_passed_on() -> None:
+    """Behind every packet, as a link layer may add it."""
+    packet = Packet(payload=bytes(500), fragment=0)
+    rows = [one.data() + b"\0\0" for one in packet.segments(100)]
+    assert merged(rows) == [[row] for row in rows]
+
+
 def test_udp_is_merged_only_where_the_kernel_takes_it() -> None:
     """Before Linux 6.2 it does not."""
     rows = [one.data() for one in Packet(protocol=UDP, payload=bytes(300)).segments(100)]
