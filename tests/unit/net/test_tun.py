@@ -13,7 +13,7 @@ from glorytun.core.batch import Batch
 from glorytun.errors import DeviceError
 from glorytun.net.features import Offload
 from glorytun.net.tun import HEADROOM, TAILROOM, Tun
-from tests.unit.net.packets import UDP, VNET, Packet
+from tests.unit.net.packets import SYN, UDP, VNET, Packet
 
 V4 = bytes.fromhex("450000180000000040110000 0a000001 0a000002") + bytes(4)
 V6 = bytes.fromhex("6000000000041140") + bytes(32) + bytes(4)
@@ -210,3 +210,45 @@ def test_other_failures_say_what_the_kernel_said(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DeviceError) as caught:
         Tun.open("tun7", persist=None)
     assert str(caught.value) == "tun7 can't be opened: Cannot allocate memory"
+
+
+def syn(mss: int, *, number: int = 0) -> bytes:
+    """What announces a size of segments."""
+    return Packet(flags=SYN, options=b"\x02\x04" + mss.to_bytes(2, "big"), number=number).data()
+
+
+def test_mss_is_clamped_on_its_way_out(ends: tuple[Tun, socket.socket]) -> None:
+    """Of what the host sends: an end that doesn't clamp has it right too."""
+    tun, far = ends
+    tun.mtu = 1400
+    far.send(syn(8960))
+    (batch,) = tun.read()
+    assert bytes(next(batch.rows())) == syn(1360)
+
+
+@pytest.mark.parametrize("offloads", [None, frozenset({Offload.TUN})])
+@pytest.mark.parametrize("count", [1, 3])
+def test_mss_is_clamped_on_its_way_in(offloads: frozenset[Offload] | None, count: int) -> None:
+    """Of what the peer's hosts send, alone and among others."""
+    rows = [syn(8960, number=index) for index in range(count)]
+    batch = Batch(bytearray(b"".join(rows) + bytes(200)), 0, len(rows[0]), count, 44, 44)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with far, near:
+        tun = Tun(near.fileno(), "tun-test", offloads=offloads)
+        tun.mtu = 1400
+        tun.write([batch])
+        start = 0 if offloads is None else 10
+        found = [far.recv(100)[start:] for _ in range(count)]
+    assert found == [syn(1360, number=index) for index in range(count)]
+
+
+def test_a_wrong_length_among_many(ends: tuple[Tun, socket.socket]) -> None:
+    """It alone is skipped."""
+    tun, far = ends
+    rows = [Packet(payload=bytes([index]) * 300).data() for index in range(3)]
+    wrong = rows[1][:3] + bytes([rows[1][3] ^ 0x80]) + rows[1][4:]
+    size = len(wrong)
+    assert int.from_bytes(wrong[2:4], "big") > size
+    tun.write([Batch(bytearray(rows[0] + wrong + rows[2]), 0, size, 3, size, size)])
+    assert [far.recv(500) for _ in range(2)] == [rows[0], rows[2]]
+    assert (tun.skipped, tun.dropped) == (1, 0)
