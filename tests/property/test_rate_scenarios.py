@@ -125,6 +125,16 @@ def test_a_link_that_was_left_out_for_a_dip_comes_back() -> None:
     assert load.simulation.client.paths()[1].tx.bytes - before > 3 * SECOND * MBIT // SECOND
 
 
+@both_ways
+@pytest.mark.parametrize("rate", [0.128, 0.4])
+def test_a_throttled_link_has_no_long_queue(rate: float, *, up: bool) -> None:
+    """As a mobile one has that is slow for the rest of the month: its buffer isn't kept full."""
+    load = Load(link(rate, delay=40, buffer=1000), up=up, window=30)
+    load.run(10 * SECOND)
+    assert load.run(10 * SECOND) > 0.5
+    assert load.queue < 150 * MILLISECOND
+
+
 def test_burst_before_silence_does_not_cost_the_rate() -> None:
     """What a link carries is not what arrives while hardly anything is sent."""
     load = Load(link(50, delay=10), up=True, window=300)
