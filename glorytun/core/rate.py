@@ -390,7 +390,7 @@ class RateEstimator:
         if self._cuts > _FUTILE:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
-                self._give_up(self._rate_before, now)
+                self._give_up(min(self._rate_before, self._link), now)
                 return
             self._cuts = 1
             self._queue_before, self._rate_before = self.queue, before

@@ -125,6 +125,22 @@ def test_a_link_that_was_left_out_for_a_dip_comes_back() -> None:
     assert load.simulation.client.paths()[1].tx.bytes - before > 3 * SECOND * MBIT // SECOND
 
 
+def test_a_link_that_fades_is_followed() -> None:
+    """From 15 to 3 Mbit/s in 5 s, as for who walks away: no cut helps then, for that long."""
+    load = Load(link(15, delay=20, buffer=500), up=True, window=60)
+    load.run(3 * SECOND)
+    most = 0
+    for step in range(100):
+        load.simulation.wires[0].rate = round((15 - 12 * step / 100) * MBIT)
+        load.run(SECOND // 20)
+        if step > 50:
+            most = max(most, load.simulation.client.paths()[0].tx.rate)
+    assert most < 12 * MBIT
+    load.run(4 * SECOND)
+    assert load.run(4 * SECOND) > 0.9
+    assert load.queue < 40 * MILLISECOND
+
+
 @both_ways
 @pytest.mark.parametrize("rate", [0.128, 0.4])
 def test_a_throttled_link_has_no_long_queue(rate: float, *, up: bool) -> None:
