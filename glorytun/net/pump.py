@@ -84,8 +84,11 @@ class Pump:
             self._send_backlog(now)
 
     def send_all(self) -> None:
-        """Send what waits for credit too: it would be lost with the process."""
+        """Send what waits for credit, or was read already: it would be lost with the process."""
         now = self._clock.now()
+        while self._tun.has_more:
+            for packets in self._tun.take_kept():
+                self._backlog.put(packets, now, rate=self._tunnel.rate)
         while (packets := self._backlog.next(now)) is not None:
             self._backlog.took(self._forward(packets, now))
 

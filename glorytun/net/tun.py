@@ -233,6 +233,14 @@ class Tun:
             self._keep_rest(batches)
         return self._acks + batches if self._acks else batches
 
+    def take_kept(self) -> list[Batch]:
+        """What was read and `read` hasn't given yet, while `has_more`: the device isn't asked."""
+        batches: list[Batch] = []
+        at = HEADROOM if self._rest is None else self._take_rest(self._rest, batches)
+        while self._super is not None and at <= _ROWS_SIZE:
+            at = append(batches, self._next_rows(self._super, at))
+        return batches
+
     def _take_rest(self, rest: Batch, batches: list[Batch]) -> int:
         """Begin with what `_keep_rest` kept; where the next one goes."""
         self._rest = None

@@ -92,6 +92,24 @@ def test_full_calls(cut: int) -> None:
     assert rows == 2 * [one.data() for one in packet.segments(1398)]
 
 
+def test_what_was_kept_is_taken_without_a_look_at_the_device() -> None:
+    """At the end: what the device has is for the next process."""
+    packet = Packet(payload=(bytes(range(250)) * 300)[: 46 * 1398])
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far, near:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        assert not tun.take_kept()
+        for _ in range(2):
+            far.send(packet.vnet(1398) + packet.data(partial=True))
+        rows = [bytes(row) for batch in tun.read(1) for row in batch.rows()]
+        rows += [bytes(row) for batch in tun.take_kept() for row in batch.rows()]
+        assert rows == [one.data() for one in packet.segments(1398)]
+        assert not tun.has_more
+        assert len(near.recv(70_000)) > 64_000
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_acknowledgements_go_ahead(version: int) -> None:
     """So that the segments before and behind them are one batch; what carries data stays there."""
