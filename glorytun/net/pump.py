@@ -87,8 +87,8 @@ class Pump:
         """Send what waits for credit, or was read already: it would be lost with the process."""
         now = self._clock.now()
         while self._tun.has_more:
-            for packets in self._tun.take_kept():
-                self._backlog.put(packets, now, rate=self._tunnel.rate)
+            for kept in self._tun.take_kept():
+                self._backlog.put(kept, now, rate=self._tunnel.rate)
         while (packets := self._backlog.next(now)) is not None:
             self._backlog.took(self._forward(packets, now))
 
