@@ -351,7 +351,7 @@ class Tunnel:
         else:
             self._paths.forget_silent(now)
             if not len(self._paths):
-                exchange.forget()
+                exchange.forget(now)
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_client(now)
         self._judge(now)
