@@ -88,6 +88,11 @@ class Scheduler:
         lossy = [path for path in candidates if path.condition == Condition.LOSSY]
         return lossy or candidates
 
+    @property
+    def rate(self) -> int:
+        """bytes/s of the paths that packets are sent on now, together."""
+        return sum(path.shaper.rate for path in self._usable)
+
     def turn(self, now: int, waiting: int | None = None) -> Turn | None:
         """From when on packets may be sent, and which; None while there is no path for them.
 
