@@ -254,6 +254,11 @@ class Path:
         """What it is to be, with regard to its quota too."""
         return PathState.DOWN if self.is_spent else self.settings.state
 
+    @property
+    def rank(self) -> int:
+        """What isn't a backup comes first, then the backups by preference."""
+        return self.settings.preference if self.settings.state == PathState.BACKUP else -1
+
     # Sizes.
 
     @property
