@@ -267,7 +267,7 @@ def redundant(path: Path) -> Path:
 
 class TestCost:
     def test_a_dear_path_is_not_used_while_the_cheap_one_suffices(self) -> None:
-        """Half of the cheap one's rate is asked for, in bursts that wait; the dear one is faster."""
+        """Half of the cheap one's rate is asked for, in bursts that wait; the dear is faster."""
         cheap, dear = make_path(1, rate=1_000_000), costly(make_path(2, rate=4_000_000, rtt=2), 1)
         chooser, burst = scheduler(cheap, dear), 10
         for start in range(NOW, NOW + 3 * SECOND, 2 * burst * cheap.duration(SIZE)):
