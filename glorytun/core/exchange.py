@@ -188,11 +188,18 @@ class KeyExchange:
         if self.last and now >= self._last_until:
             self.last = None
 
-    def forget(self) -> None:
-        """Drop all sessions: the peer is gone, and what it said shall stay secret."""
+    def forget(self, now: int) -> None:
+        """Drop all sessions: the peer is gone, and what it said shall stay secret.
+
+        Our pair goes with them: a client that is back and finds it again has no reason to begin
+        anew, and we send nothing under a session before it does.
+        """
+        if not self.remote:
+            return
         self.current = self.next = self.last = None
         self._agreed = (b"", b"")
         self._sending_next = False
+        self._renew(now, after=0)
 
     def _promote(self, now: int) -> None:
         self.last, self.current, self.next = self.current, self.next, None

@@ -10,6 +10,7 @@ from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.comeback import Comeback
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
+from glorytun.core.regain import Regain
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
 from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
@@ -141,6 +142,7 @@ class Path:
         "peer_sent",
         "public",
         "reason",
+        "regain",
         "requested_at",
         "rtt",
         "rx_at",
@@ -220,6 +222,7 @@ class Path:
         self.delay = Smoothed()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
+        self.regain = Regain()
         self.is_after_outage = False
         """Whether it was degraded since the last totals."""
         self.rx_loss = 0
@@ -249,14 +252,23 @@ class Path:
         if is_searching or self.is_after_outage:
             # Probes are meant to be lost, and what an outage swallowed is no loss of the link.
             self.loss.skip(sent=sent, received=received)
+            self.regain.restart(self.loss, now)
             self.is_after_outage = False
-        else:
-            self.loss.add(sent=sent, received=received, now=now)
+            return
+        self.loss.add(sent=sent, received=received, now=now)
+        limit = self.settings.loss_limit * LOSS_BACK[0] // LOSS_BACK[1]
+        is_lossy = self.lossy_limit is not None
+        self.regain.note(self.loss, is_lossy=is_lossy, limit=limit, now=now)
 
     @property
     def state(self) -> PathState:
         """What it is to be, with regard to its quota too."""
         return PathState.DOWN if self.is_spent else self.settings.state
+
+    @property
+    def rank(self) -> int:
+        """What isn't a backup comes first, then the backups by preference."""
+        return self.settings.preference if self.settings.state == PathState.BACKUP else -1
 
     # Sizes.
 

@@ -10,7 +10,7 @@ from glorytun.core.leftout import left_out
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
-from glorytun.core.settings import SECOND, PathChange, PathSettings, PathState, with_change
+from glorytun.core.settings import SECOND, PathChange, PathSettings, with_change
 from glorytun.core.status import Condition
 
 # What the protocol says (PROTOCOL 3).
@@ -24,7 +24,9 @@ SILENT_BEATS = 5
 # What this implementation chose.
 
 SUSPECT_BEATS = 17, 10
-"""Beats of silence, while other paths are heard, after which a server suspects a path."""
+"""Beats of silence, while other paths are heard, after which a server suspects a path, ..."""
+SUSPECT_BEATS_ALONE = 19, 10
+"""... and where none but those that wait could do its work: one late request is no reason yet."""
 LIVELY_PAUSE = SECOND
 """A longer pause on all paths is no sign of trouble: the client had nothing to send."""
 
@@ -145,8 +147,8 @@ class Paths:
             is_needed = is_needed and not any(path.works for path in paths)
         is_alone = sum(path.condition == Condition.RUNNING for path in self) < 2
         for path in self:
-            path.is_suspect = path.works and self._is_suspect(path, now)
             path.note_alone(is_alone=is_alone)
+            path.is_suspect = path.works and self._is_suspect(path, now)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
@@ -154,8 +156,7 @@ class Paths:
         """Those that are no backups, then the backups by preference."""
         ranks: dict[int, list[Path]] = {}
         for path in self:
-            is_backup = path.settings.state == PathState.BACKUP
-            ranks.setdefault(path.settings.preference if is_backup else -1, []).append(path)
+            ranks.setdefault(path.rank, []).append(path)
         return [ranks[rank] for rank in sorted(ranks)]
 
     def _judge_alike(self, paths: list[Path], now: int, *, is_needed: bool) -> None:
@@ -201,12 +202,12 @@ class Paths:
             overdue_at = path.overdue_at
             return path.urged_at > 0 and overdue_at is not None and now >= overdue_at
         beats = path.rtt.mean // path.settings.beat
-        if path.unanswered >= 2 + beats:
+        if path.unanswered >= beats + (3 if path.estimator.is_alone else 2):
             return True
         return now >= self._suspect_at(path) and self._heard_at > self._silent_since(path)
 
     def _suspect_at(self, path: Path) -> int:
-        beats, of = SUSPECT_BEATS
+        beats, of = SUSPECT_BEATS_ALONE if path.estimator.is_alone else SUSPECT_BEATS
         return self._silent_since(path) + path.settings.beat * beats // of
 
     def _update_mtu(self) -> None:

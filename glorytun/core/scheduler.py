@@ -62,7 +62,7 @@ class Scheduler:
         sure = [path for path in running if not path.is_suspect]
         self._copying = [path for path in sure if path.settings.mode is PathMode.REDUNDANT]
         own = [path for path in sure if path.settings.mode is not PathMode.REDUNDANT]
-        self._usable = own or sure or running or self._last_resort(now)
+        self._usable = own or sure or self._spare() or running or self._last_resort(now)
         costs = sorted({path.settings.cost for path in self._usable})
         self._tiers = [
             [path for path in self._usable if path.settings.cost == cost] for cost in costs
@@ -83,10 +83,22 @@ class Scheduler:
             if not all(path.shaper.is_full(now) for path in tier if path.size_max):
                 break
 
+    def _spare(self) -> list[Path]:
+        """Those that wait, of the best rank: better than what shows signs of being dead."""
+        waiting = [path for path in self._paths if path.condition == Condition.WAITING]
+        sure = [path for path in waiting if not path.is_suspect]
+        best = min((path.rank for path in sure), default=0)
+        return [path for path in sure if path.rank == best]
+
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]
         lossy = [path for path in candidates if path.condition == Condition.LOSSY]
         return lossy or candidates
+
+    @property
+    def rate(self) -> int:
+        """bytes/s of the paths that packets are sent on now, together."""
+        return sum(path.shaper.rate for path in self._usable)
 
     def turn(self, now: int, waiting: int | None = None) -> Turn | None:
         """From when on packets may be sent, and which; None while there is no path for them.

@@ -69,6 +69,12 @@ class LossEstimator:
             lost = max(0, self._sent - self._received)
             self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
 
+    def replace(self, *, sent: int, received: int) -> None:
+        """Forget all but the last: of `sent` datagrams, `received` were counted."""
+        self._sent = _LOSS_MEMORY * _UNIT
+        self._received = min(self._sent, self._sent * received // sent)
+        self.loss = (self._sent - self._received) * LOSS_FULL // self._sent
+
     def _forget(self, now: int) -> None:
         elapsed, self._at = min(now - self._at, _LOSS_TIME), now
         kept = self._sent - self._sent * elapsed // _LOSS_TIME

@@ -146,8 +146,8 @@ class Tunnel:
 
     @property
     def rate(self) -> int:
-        """bytes/s that all paths that work may be sent on together."""
-        return sum(path.shaper.rate for path in self._paths if path.works)
+        """bytes/s of the paths that packets are sent on now, together."""
+        return self._paths.scheduler.rate
 
     @property
     def mtu(self) -> int:
@@ -345,7 +345,7 @@ class Tunnel:
         else:
             self._paths.forget_silent(now)
             if not len(self._paths):
-                exchange.forget()
+                exchange.forget(now)
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_client(now)
         self._judge(now)

@@ -67,3 +67,36 @@ def test_server_restart_with_an_earlier_clock() -> None:
     simulation.run(SECOND)
     assert not refused
     assert set(sent) <= set(simulation.server.delivered)
+
+
+@pytest.mark.parametrize("clock_jumps", [False, True], ids=["cut", "clock"])
+def test_a_server_that_forgot_its_client_goes_on_by_itself(*, clock_jumps: bool) -> None:
+    """After a minute without a link, or for its clock alone, though the client sends no data."""
+    simulation = started(Wire(), Wire())
+    server = simulation.server
+    if clock_jumps:
+        server.clock_offset += 61 * SECOND
+    else:
+        for wire in simulation.wires:
+            wire.cut = True
+        simulation.run(75 * SECOND)
+        for wire in simulation.wires:
+            wire.cut = False
+    simulation.run(2 * SECOND)
+    assert running(simulation.client) == running(server) == 2
+    sent, refused = simulation.stream(server, count=100, interval=10 * MILLISECOND)
+    simulation.run(SECOND)
+    assert not refused
+    assert set(sent) <= set(simulation.client.delivered)
+
+
+def test_a_client_that_sends_all_the_time_loses_little_when_it_was_forgotten() -> None:
+    """A server's clock that jumps by a minute costs no more than an exchange of keys takes."""
+    simulation = started(Wire(), Wire())
+    sent, _ = simulation.stream(simulation.client, count=100, interval=10 * MILLISECOND)
+    simulation.server.clock_offset += 61 * SECOND
+    more, refused = simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
+    simulation.run(SECOND)
+    assert not refused
+    assert set(sent) <= set(simulation.server.delivered)
+    assert sum(packet not in simulation.server.delivered for packet in more) < 25

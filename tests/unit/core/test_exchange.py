@@ -248,13 +248,20 @@ def test_key_that_leaves_no_secret(pair: Pair) -> None:
 
 
 def test_forget(pair: Pair) -> None:
-    """When the peer is gone no session is left, and the same client can come back."""
+    """When the peer is gone neither a session nor its secret is left; the client can come back."""
     pair.rotate()
-    pair.server.forget()
+    known = pair.server.pair.public
+    pair.server.forget(NOW)
     assert pair.server.sending is None
     assert pair.server.receiving() == []
     assert pair.server.remote == b""
+    assert pair.server.is_mine(known)
+    anew = pair.server.pair.public
+    assert anew != known
+    pair.server.forget(NOW)
+    assert pair.server.pair.public == anew
     pair.talk()
+    assert pair.client.is_unconfirmed
     assert passes(pair.client.sending, pair.server.next)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glorytun.core.inorder import AGAIN, AGAIN_FACTOR, PATIENCE, PATIENCE_FACTOR, TRIAL, InOrder
+from glorytun.core.inorder import AGAIN, AGAIN_FACTOR, PATIENCE, TRIAL, InOrder
 from glorytun.core.settings import SECOND
 from tests.unit.core.peer import NOW
 from tests.unit.core.test_scheduler import make_path
@@ -90,15 +90,17 @@ def test_there_is_no_need_while_the_faster_path_has_room(*, full: bool) -> None:
 
 
 def test_what_is_in_vain_is_tried_more_and_more_rarely() -> None:
+    """Four times as long after each time, as far as 16 s."""
     course = Course()
     pauses = []
-    for _ in range(3):
+    for _ in range(5):
         pauses.append(course.run(60 * SECOND))
         assert course.is_waived
         assert course.run(60 * SECOND, used=0.3) <= TRIAL + STEP
         assert not course.is_waived
-    assert pauses[1] >= PATIENCE_FACTOR * PATIENCE
-    assert pauses[2] >= PATIENCE_FACTOR**2 * PATIENCE
+    half, two, eight, sixteen, again = [round(pause / SECOND, 1) for pause in pauses]
+    assert half <= 2
+    assert (two, eight, sixteen, again) == pytest.approx((2, 8, 16, 16), abs=1)
 
 
 def test_the_end_of_a_load_says_nothing() -> None:

@@ -267,14 +267,17 @@ def redundant(path: Path) -> Path:
 
 class TestCost:
     def test_a_dear_path_is_not_used_while_the_cheap_one_suffices(self) -> None:
-        """Half of the cheap one's rate is asked for; the dear one is even faster."""
+        """Half of the cheap one's rate is asked for, in bursts that wait; the dear is faster."""
         cheap, dear = make_path(1, rate=1_000_000), costly(make_path(2, rate=4_000_000, rtt=2), 1)
-        chooser, now = scheduler(cheap, dear), NOW
-        for _ in range(2000):
-            path = chooser.pick(size=SIZE, now=now)
-            assert path is cheap
-            path.count_sent(size=SIZE, count=1, now=now)
-            now += 2 * cheap.duration(SIZE)
+        chooser, burst = scheduler(cheap, dear), 10
+        for start in range(NOW, NOW + 3 * SECOND, 2 * burst * cheap.duration(SIZE)):
+            now = start
+            for _ in range(burst):
+                now = max(now, ready_at(chooser, now))
+                path = chooser.pick(size=SIZE, now=now)
+                assert path is cheap
+                path.count_sent(size=SIZE, count=1, now=now)
+            assert now > start
 
     def test_it_is_used_for_what_the_cheap_one_does_not_carry(self) -> None:
         """From a third of a second on; then it stops being used when less is asked for."""
