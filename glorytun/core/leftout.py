@@ -19,19 +19,22 @@ PATIENCE_BACK = 4, 5
 def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     """Those of the paths that work which cost more than they bring: by how much each is later, µs.
 
-    They would carry little, and what they carry would come much later than on the others.
+    They would carry little, and what they carry would come much later than on others that cost no
+    more money.
     """
     found: dict[Path, int] = {}
-    taken = 0
-    first: int | None = None
+    used: list[Path] = []
     for path in sorted(paths, key=lambda path: path.delay.mean):
-        first = path.delay.mean if first is None else first
-        later = path.delay.mean - first
-        patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
-        if path.is_left_out:
-            patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
-        if taken and later > patience:
+        rivals = [other for other in used if other.settings.cost <= path.settings.cost]
+        later = path.delay.mean - rivals[0].delay.mean if rivals else 0
+        if later > _patience(path, sum(other.rate_hoped for other in rivals)):
             found[path] = later
         else:
-            taken += path.rate_hoped
+            used.append(path)
     return found
+
+
+def _patience(path: Path, taken: int) -> int:
+    """µs that a path may be later than others that carry `taken` bytes/s."""
+    patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
+    return patience * PATIENCE_BACK[0] // PATIENCE_BACK[1] if path.is_left_out else patience

@@ -130,6 +130,15 @@ def test_a_path_of_unknown_rate_is_not_left_out_for_that() -> None:
         assert not left_out([fast, slow])
 
 
+@pytest.mark.parametrize(("costs", "out"), [((1, 0), []), ((1, 1), [1]), ((0, 1), [1])])
+def test_a_path_is_not_left_out_for_a_dearer_one(costs: tuple[int, int], out: list[int]) -> None:
+    """A link that costs nothing carries what it can, though another is much faster."""
+    paths = [make_path(1, rate=6_250_000), make_path(2, rate=250_000, rtt=60_000)]
+    for path, cost in zip(paths, costs, strict=True):
+        costly(path, cost)
+    assert list(left_out(paths)) == [paths[index] for index in out]
+
+
 def test_it_says_when_to_go_on() -> None:
     """A path is ready again when no more than a burst is left to be sent."""
     path = make_path(1, rate=1_000_000)
