@@ -20,14 +20,14 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     """Those of the paths that work which cost more than they bring: by how much each is later, µs.
 
     They would carry little, and what they carry would come much later than on others that cost no
-    more money.
+    more money. What one would carry whose rate is to be found isn't known to be more than now.
     """
     found: dict[Path, int] = {}
     used: list[Path] = []
     for path in sorted(paths, key=lambda path: path.delay.mean):
         rivals = [other for other in used if other.settings.cost <= path.settings.cost]
         later = path.delay.mean - rivals[0].delay.mean if rivals else 0
-        if later > _patience(path, sum(other.rate_hoped for other in rivals)):
+        if later > _patience(path, sum(other.rate_sure for other in rivals)):
             found[path] = later
         else:
             used.append(path)

@@ -130,6 +130,14 @@ def test_a_path_of_unknown_rate_is_not_left_out_for_that() -> None:
         assert not left_out([fast, slow])
 
 
+def test_it_is_not_a_rival_of_others_for_what_it_may_carry() -> None:
+    """A faster path that joins carries little at first, alone or not; so nothing is left out."""
+    slow, fast = make_path(1, rate=1_250_000, rtt=60_000), make_path(2)
+    for is_alone in (False, True):
+        fast.note_alone(is_alone=is_alone)
+        assert not left_out([fast, slow])
+
+
 @pytest.mark.parametrize(("costs", "out"), [((1, 0), []), ((1, 1), [1]), ((0, 1), [1])])
 def test_a_path_is_not_left_out_for_a_dearer_one(costs: tuple[int, int], out: list[int]) -> None:
     """A link that costs nothing carries what it can, though another is much faster."""
