@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from glorytun.core.path import Path
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathMode
 
 # What this implementation chose.
 
@@ -21,10 +21,12 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
 
     They would carry little, and what they carry would come much later than on others that cost no
     more money. What one would carry whose rate is to be found isn't known to be more than now.
+    A redundant one is for copies: it is no rival, and has none.
     """
     found: dict[Path, int] = {}
     used: list[Path] = []
-    for path in sorted(paths, key=lambda path: path.delay.mean):
+    own = [path for path in paths if path.settings.mode is not PathMode.REDUNDANT]
+    for path in sorted(own, key=lambda path: path.delay.mean):
         rivals = [other for other in used if other.settings.cost <= path.settings.cost]
         later = path.delay.mean - rivals[0].delay.mean if rivals else 0
         if later > _patience(path, sum(other.rate_sure for other in rivals)):

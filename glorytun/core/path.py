@@ -287,7 +287,7 @@ class Path:
             is_needed=is_needed,
             later=later,
         )
-        self.is_left_out = later > 0
+        self.is_left_out = later > 0 and (is_needed or self.state != PathState.BACKUP)
         new, self.reason = condition_of(facts)
         if new == Condition.LOSSY:
             self.lossy_limit = self.settings.loss_limit
@@ -311,6 +311,12 @@ class Path:
     @property
     def works(self) -> bool:
         return self.condition in _WORKS
+
+    @property
+    def is_for_copies(self) -> bool:
+        """Whether packets that go twice may go here too: it is up, though perhaps left out."""
+        is_running = self.condition == Condition.RUNNING
+        return is_running or (self.condition == Condition.WAITING and self.is_left_out)
 
     @property
     def overdue_at(self) -> int | None:

@@ -147,6 +147,15 @@ def test_a_path_is_not_left_out_for_a_dearer_one(costs: tuple[int, int], out: li
     assert list(left_out(paths)) == [paths[index] for index in out]
 
 
+def test_a_redundant_path_is_not_left_out_and_leaves_none_out() -> None:
+    """It is there for copies, however late."""
+    for index in (0, 1):
+        paths = [make_path(1, rate=6_250_000), make_path(2, rate=125_000, rtt=80_000)]
+        assert left_out(paths) == {paths[1]: 30_000}
+        redundant(paths[index])
+        assert not left_out(paths)
+
+
 def test_it_says_when_to_go_on() -> None:
     """A path is ready again when no more than a burst is left to be sent."""
     path = make_path(1, rate=1_000_000)
@@ -342,6 +351,22 @@ class TestCopies:
         chooser = scheduler(one, two)
         assert chooser.pick(size=SIZE, now=NOW) is two
         assert chooser.pick_copy(two, size=SIZE, is_marked=False, now=NOW) is one
+
+    def test_what_is_marked_goes_where_nothing_else_does(self) -> None:
+        """On a path that is left out or costs more, a cheap one rather; on no backup that waits."""
+        own, waiting = make_path(1), make_path(2, rtt=80_000, condition=Condition.WAITING)
+        dear = costly(make_path(3, rtt=2), 1)
+        paths = [own, waiting, dear]
+        for path in (dear, None):
+            chooser = scheduler(*paths)
+            assert chooser.pick_copy(own, size=SIZE, is_marked=False, now=NOW) is None
+            assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is path
+            waiting.is_left_out = True
+            chooser = scheduler(*paths)
+            assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is waiting
+            assert chooser.pick(size=SIZE, now=NOW) is own
+            waiting.is_left_out = False
+            paths = [own, waiting]
 
     def test_a_full_path_takes_copies_of_what_is_marked_alone(self) -> None:
         """And no more of them than delays what else it carries by 20 ms."""
