@@ -12,7 +12,7 @@ from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
-from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
+from glorytun.core.stat import LOSS_FULL, LossEstimator, OneWay, Smoothed
 from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD
 
@@ -213,7 +213,7 @@ class Path:
         self.is_suspect = False
         """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
-        self.delay = Smoothed()
+        self.delay = OneWay()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
         self.is_after_outage = False

@@ -10,7 +10,7 @@ from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import SLACK, SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.shaper import BURST, Shaper
-from glorytun.core.stat import Smoothed
+from glorytun.core.stat import OneWay
 from glorytun.core.status import Condition, Limit
 from tests.unit.core.peer import NOW, SERVER
 
@@ -209,7 +209,7 @@ class TestOrder:
     def busy(**far_settings: int) -> tuple[Path, Path, Scheduler]:
         """The near one has as much to send as may leave at once."""
         near, far = make_path(1, rate=5_000_000, rtt=10_000), make_path(2, rate=2_500_000)
-        far.delay = Smoothed()
+        far.delay = OneWay()
         far.delay.add(30_000)
         far.settings = replace(far.settings, **far_settings)  # type: ignore[arg-type]  # all are numbers
         near.shaper.charge(40_000, NOW)
