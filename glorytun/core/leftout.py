@@ -20,8 +20,7 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     """Those of the paths that work which cost more than they bring: by how much each is later, µs.
 
     They would carry little, and what they carry would come much later than on others that cost no
-    more money. What one would carry whose rate is to be found isn't known to be more than now.
-    A redundant one is for copies: it is no rival, and has none.
+    more money. A redundant one is for copies: it is no rival, and has none.
     """
     found: dict[Path, int] = {}
     used: list[Path] = []
@@ -29,11 +28,18 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     for path in sorted(own, key=lambda path: path.delay.mean):
         rivals = [other for other in used if other.settings.cost <= path.settings.cost]
         later = path.delay.mean - rivals[0].delay.mean if rivals else 0
-        if later > _patience(path, sum(other.rate_sure for other in rivals)):
+        if later > _patience(path, sum(_rate_beside(other, path) for other in rivals)):
             found[path] = later
         else:
             used.append(path)
     return found
+
+
+def _rate_beside(other: Path, path: Path) -> int:
+    """bytes/s that `other` carries: until that is found, what it does now, or else as `path`."""
+    if other.is_rate_known:
+        return other.shaper.rate
+    return max(other.estimator.rate, min(other.estimator.ceiling, path.rate_hoped))
 
 
 def _patience(path: Path, taken: int) -> int:

@@ -383,11 +383,6 @@ class Path:
         """bytes/s that it may carry: as long as that is to be found, all that was given."""
         return self.shaper.rate if self.is_rate_known else self.estimator.ceiling
 
-    @property
-    def rate_sure(self) -> int:
-        """bytes/s that it carries as far as is known, however much more may be tried."""
-        return self.shaper.rate if self.is_rate_known else self.estimator.rate
-
     def note_alone(self, *, is_alone: bool) -> None:
         """Whether there is no other path that runs."""
         if self.estimator.is_alone != is_alone:

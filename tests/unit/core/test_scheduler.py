@@ -130,12 +130,15 @@ def test_a_path_of_unknown_rate_is_not_left_out_for_that() -> None:
         assert not left_out([fast, slow])
 
 
-def test_it_is_not_a_rival_of_others_for_what_it_may_carry() -> None:
-    """A faster path that joins carries little at first, alone or not; so nothing is left out."""
-    slow, fast = make_path(1, rate=1_250_000, rtt=60_000), make_path(2)
+@pytest.mark.parametrize("rate", [0, 1_250_000])
+def test_it_is_not_a_rival_of_others_for_what_it_may_carry(rate: int) -> None:
+    """Until that is found it counts as no more than the others, alone or not."""
+    slow, slowest, fast = make_path(1, rate=rate), make_path(2, rate=rate), make_path(3)
+    slow.delay.add(300_000)
+    slowest.delay.add(4_000_000)
     for is_alone in (False, True):
         fast.note_alone(is_alone=is_alone)
-        assert not left_out([fast, slow])
+        assert list(left_out([fast, slow, slowest])) == [slowest]
 
 
 @pytest.mark.parametrize(("costs", "out"), [((1, 0), []), ((1, 1), [1]), ((0, 1), [1])])
