@@ -260,8 +260,8 @@ class Conversation:
         trip = max(0, now - echo)
         path.heard_reply(heard.time)
         path.rx_loss = message.loss
+        self._paths.note_delay(path, heard.time - echo, trip=trip, sent_at=echo)
         path.rtt.add(trip)
-        path.delay.add(heard.time - echo)
         path.heard_totals(sent=message.fw_total, received=message.rx_total, now=now)
         path.estimator.add(
             sent_at=echo,

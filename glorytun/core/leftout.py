@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from glorytun.core.path import Path
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathMode
 
 # What this implementation chose.
 
@@ -19,19 +19,30 @@ PATIENCE_BACK = 4, 5
 def left_out(paths: Iterable[Path]) -> dict[Path, int]:
     """Those of the paths that work which cost more than they bring: by how much each is later, µs.
 
-    They would carry little, and what they carry would come much later than on the others.
+    They would carry little, and what they carry would come much later than on others that cost no
+    more money. A redundant one is for copies: it is no rival, and has none.
     """
     found: dict[Path, int] = {}
-    taken = 0
-    first: int | None = None
-    for path in sorted(paths, key=lambda path: path.delay.mean):
-        first = path.delay.mean if first is None else first
-        later = path.delay.mean - first
-        patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
-        if path.is_left_out:
-            patience = patience * PATIENCE_BACK[0] // PATIENCE_BACK[1]
-        if taken and later > patience:
+    used: list[Path] = []
+    own = [path for path in paths if path.settings.mode is not PathMode.REDUNDANT]
+    for path in sorted(own, key=lambda path: path.delay.mean):
+        rivals = [other for other in used if other.settings.cost <= path.settings.cost]
+        later = path.delay.mean - rivals[0].delay.mean if rivals else 0
+        if later > _patience(path, sum(_rate_beside(other, path) for other in rivals)):
             found[path] = later
         else:
-            taken += path.rate_hoped
+            used.append(path)
     return found
+
+
+def _rate_beside(other: Path, path: Path) -> int:
+    """bytes/s that `other` carries: until that is found, what it does now, or else as `path`."""
+    if other.is_rate_known:
+        return other.shaper.rate
+    return max(other.estimator.rate, min(other.estimator.ceiling, path.rate_hoped))
+
+
+def _patience(path: Path, taken: int) -> int:
+    """µs that a path may be later than others that carry `taken` bytes/s."""
+    patience = max(PATIENCE_MIN, PATIENCE * path.rate_hoped // max(taken, 1))
+    return patience * PATIENCE_BACK[0] // PATIENCE_BACK[1] if path.is_left_out else patience

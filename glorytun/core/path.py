@@ -13,7 +13,7 @@ from glorytun.core.rate import RateEstimator
 from glorytun.core.regain import Regain
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
-from glorytun.core.stat import LOSS_FULL, LossEstimator, Smoothed
+from glorytun.core.stat import LOSS_FULL, LossEstimator, OneWay, Smoothed
 from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD
 
@@ -219,7 +219,7 @@ class Path:
         self.is_suspect = False
         """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
-        self.delay = Smoothed()
+        self.delay = OneWay()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
         self.regain = Regain()
@@ -303,7 +303,7 @@ class Path:
             is_needed=is_needed,
             later=later,
         )
-        self.is_left_out = later > 0
+        self.is_left_out = later > 0 and (is_needed or self.state != PathState.BACKUP)
         new, self.reason = condition_of(facts)
         if new == Condition.LOSSY:
             self.lossy_limit = self.settings.loss_limit
@@ -327,6 +327,12 @@ class Path:
     @property
     def works(self) -> bool:
         return self.condition in _WORKS
+
+    @property
+    def is_for_copies(self) -> bool:
+        """Whether packets that go twice may go here too: it is up, though perhaps left out."""
+        is_running = self.condition == Condition.RUNNING
+        return is_running or (self.condition == Condition.WAITING and self.is_left_out)
 
     @property
     def overdue_at(self) -> int | None:

@@ -59,6 +59,8 @@ class Paths:
         """When the last datagram that opened came on any of them."""
         self._lively_since = 0
         """From when on datagrams have come without a long pause."""
+        self._stepped_at = 0
+        """When the first request left that showed that a clock was set."""
         self._pins: dict[_Link, _Rate] = {}
         """Sending rates that were set here, so that no client can; the oldest first (server)."""
 
@@ -113,6 +115,22 @@ class Paths:
         if pause > max(LIVELY_PAUSE, 2 * path.settings.beat):
             self._lively_since = now
         self._heard_at = now
+
+    def note_delay(self, path: Path, delay: int, *, trip: int, sent_at: int) -> None:
+        """A reply came to what left at our time `sent_at`: how long that took by the two clocks.
+
+        When one of them was set, the delays of all paths change by that at once, so that they can
+        be compared.
+        """
+        if sent_at < self._stepped_at:
+            return  # It was under way meanwhile: which of the clocks it tells isn't known.
+        step = path.delay.measured(delay, trips=trip + path.rtt.mean)
+        if not step:
+            return
+        self._stepped_at = sent_at
+        for other in self:
+            if other is not path:
+                other.delay.shift(step)
 
     def make_room(self, now: int) -> bool:
         """Whether one more path may be made, at the cost of the one that is silent longest."""

@@ -43,7 +43,7 @@ class Turn(NamedTuple):
 class Scheduler:
     """Chooses among the paths of a tunnel. `refresh` whenever one of their conditions changed."""
 
-    __slots__ = ("_copying", "_in_order", "_paths", "_tiers", "_usable")
+    __slots__ = ("_copying", "_in_order", "_marked", "_paths", "_tiers", "_usable")
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
@@ -53,6 +53,8 @@ class Scheduler:
         """By what they cost, cheap ones first; empty when all cost the same."""
         self._copying: list[Path] = []
         """For copies of all packets."""
+        self._marked: list[Path] = []
+        """For copies of those that are marked: also what is left out, or costs more."""
         self._in_order: dict[PathId, InOrder] = {}
 
     def refresh(self, paths: Iterable[Path], now: int) -> None:
@@ -63,6 +65,8 @@ class Scheduler:
         self._copying = [path for path in sure if path.settings.mode is PathMode.REDUNDANT]
         own = [path for path in sure if path.settings.mode is not PathMode.REDUNDANT]
         self._usable = own or sure or self._spare() or running or self._last_resort(now)
+        able = [path for path in self._paths if path.is_for_copies and not path.is_suspect]
+        self._marked = able or self._usable
         costs = sorted({path.settings.cost for path in self._usable})
         self._tiers = [
             [path for path in self._usable if path.settings.cost == cost] for cost in costs
@@ -174,19 +178,19 @@ class Scheduler:
     def pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
         """Where to send another copy of datagrams of up to `size` bytes that leave on `path`.
 
-        For those that are marked to go twice any path will do, unless too much waits for it; for
-        others one whose mode that is, if it is free.
+        For those that are marked to go twice any path will do, unless too much waits for it, a
+        cheap one rather; for others one whose mode that is, if it is free.
         """
-        others = [*self._copying, *(self._usable if is_marked else ())]
+        others = self._marked if is_marked else self._copying
         debt_max = _copies_debt(is_marked=is_marked)
         at = [
-            (other.arrival(size=size, now=now), index)
+            (other.settings.cost, other.arrival(size=size, now=now), index)
             for index, other in enumerate(others)
             if other is not path
             and size <= other.size_max
             and other.shaper.busy_until <= now + debt_max
         ]
-        return others[min(at)[1]] if at else None
+        return others[min(at)[-1]] if at else None
 
     def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
         """How many of `count` datagrams of up to `size` bytes leave together on the path picked.

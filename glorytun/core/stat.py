@@ -33,6 +33,37 @@ class Smoothed:
         self.mean += (sample - self.mean) // 8
 
 
+class OneWay(Smoothed):
+    """How long packets take to the peer by two clocks, of which either may be set at any time."""
+
+    __slots__ = ("_is_shifted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_shifted = False
+
+    def measured(self, sample: int, *, trips: int) -> int:
+        """Add a sample; by how much a clock was set since the last one, where others tell as much.
+
+        `trips` is what round trips took, this one and those before. No more than that can be due
+        to the way: such a sample is begun with anew.
+        """
+        step = sample - self.mean if self.ready else 0
+        is_step = abs(step) > trips
+        if is_step:
+            self.mean = sample
+        self.add(sample)
+        # After a shift it's this path alone that was wrong, or the one that was believed.
+        is_news = is_step and not self._is_shifted
+        self._is_shifted = False
+        return step if is_news else 0
+
+    def shift(self, step: int) -> None:
+        """Another path has shown that a clock was set."""
+        self.mean += step
+        self._is_shifted = True
+
+
 class LossEstimator:
     """The share of our datagrams that the peer did not count, from pairs of totals in replies."""
 

@@ -92,6 +92,44 @@ def test_a_class_of_traffic_goes_twice(*, client_sends: bool, client_asks: bool)
     assert set(receiver.delivered.values()) == {1}
 
 
+@pytest.mark.parametrize("client_sends", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({0: {"mode": PathMode.REDUNDANT}}, id="all, on the better link"),
+        pytest.param({1: {"mode": PathMode.REDUNDANT}}, id="all, on the link that is left out"),
+        pytest.param({}, id="a class, on the link that is left out"),
+        pytest.param({0: {"cost": 1}}, id="a class, on the dearer link"),
+        pytest.param({1: {"cost": 1}}, id="a class, on the dearer link that is left out"),
+    ],
+)
+def test_copies_take_links_that_nothing_else_takes(
+    change: dict[int, dict[str, object]], *, client_sends: bool
+) -> None:
+    """50 Mbit/s and 1 Mbit/s that is 30 ms slower: whichever is cut, nothing is lost."""
+    simulation = started(Wire(), Wire(delay=40 * MILLISECOND))
+    for index, rate in enumerate((50, 1)):
+        rates = {"rate_tx": rate * 125_000, "rate_rx": rate * 125_000, "fixed_rate": True}
+        simulation.set_path(index, **rates, **change.get(index, {}))
+    if not any("mode" in of for of in change.values()):
+        simulation.client.tunnel.set(SettingsChange(redundant=EF), simulation.now)
+    settle(simulation)
+    simulation.run(SECOND)
+    sender, receiver = ends(simulation, client_sends=client_sends)
+    for cut in (0, 1):
+        sent = []
+        for is_cut in (False, True, False):
+            simulation.wires[cut].cut = is_cut
+            for _ in range(100):
+                packet = bytearray(simulation.packet())
+                packet[1] = EF
+                sent += [bytes(packet)] if simulation.send(sender, bytes(packet)) else []
+                simulation.run(INTERVAL)
+        simulation.run(SECOND)
+        assert len(sent) == 300
+        assert sum(packet not in receiver.delivered for packet in sent) == 0
+
+
 def test_a_peer_that_would_deliver_both_is_sent_none() -> None:
     """0.3.4 has no window: it says nothing of itself."""
     simulation = started(Wire(), Wire())

@@ -4,7 +4,8 @@ from collections import deque
 
 import pytest
 
-from glorytun.core.settings import SECOND, PathChange
+from glorytun.core.events import PathChanged
+from glorytun.core.settings import SECOND, PathChange, PathState
 from glorytun.core.shaper import LINK_OVERHEAD
 from glorytun.core.wire import OVERHEAD
 from tests.simulation import MILLISECOND, V4_HEADERS, Simulation, Wire
@@ -149,6 +150,20 @@ def test_a_throttled_link_has_no_long_queue(rate: float, *, up: bool) -> None:
     load.run(10 * SECOND)
     assert load.run(10 * SECOND) > 0.5
     assert load.queue < 150 * MILLISECOND
+
+
+@both_ways
+def test_a_faster_link_that_joins_leaves_none_out(*, up: bool) -> None:
+    """Nothing is known of what it carries, until as much is sent there."""
+    load = Load(link(10, delay=30), link(20, delay=10), up=up, window=120)
+    load.simulation.set_path(1, state=PathState.DOWN)
+    load.run(3 * SECOND)
+    load.simulation.set_path(1)
+    before = len(load.sender.events)
+    load.run(4 * SECOND)
+    changes = [event for event in load.sender.events[before:] if isinstance(event, PathChanged)]
+    assert "waiting" not in {event.new.value for event in changes}
+    assert load.run(SECOND) > 0.9
 
 
 def test_burst_before_silence_does_not_cost_the_rate() -> None:

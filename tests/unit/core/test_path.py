@@ -123,6 +123,18 @@ def running() -> Path:
     return path
 
 
+@pytest.mark.parametrize("state", [PathState.UP, PathState.BACKUP])
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_a_path_that_is_left_out_is_for_copies(*, state: PathState, is_needed: bool) -> None:
+    """But a backup that waits for others to fail is left alone."""
+    path = make_path(state=state)
+    settle(path)
+    path.heard_reply(1)
+    path.judge(silent=False, is_needed=is_needed, later=9_000)
+    assert path.condition == Condition.WAITING
+    assert path.is_for_copies == (is_needed or state == PathState.UP)
+
+
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(["up", "backup", "down", "reply", "settle", "unsettle", "stop", "lose"]),

@@ -10,7 +10,7 @@ from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import SLACK, SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.shaper import BURST, Shaper
-from glorytun.core.stat import Smoothed
+from glorytun.core.stat import OneWay
 from glorytun.core.status import Condition, Limit
 from tests.unit.core.peer import NOW, SERVER
 
@@ -130,6 +130,35 @@ def test_a_path_of_unknown_rate_is_not_left_out_for_that() -> None:
         assert not left_out([fast, slow])
 
 
+@pytest.mark.parametrize("rate", [0, 1_250_000])
+def test_it_is_not_a_rival_of_others_for_what_it_may_carry(rate: int) -> None:
+    """Until that is found it counts as no more than the others, alone or not."""
+    slow, slowest, fast = make_path(1, rate=rate), make_path(2, rate=rate), make_path(3)
+    slow.delay.add(300_000)
+    slowest.delay.add(4_000_000)
+    for is_alone in (False, True):
+        fast.note_alone(is_alone=is_alone)
+        assert list(left_out([fast, slow, slowest])) == [slowest]
+
+
+@pytest.mark.parametrize(("costs", "out"), [((1, 0), []), ((1, 1), [1]), ((0, 1), [1])])
+def test_a_path_is_not_left_out_for_a_dearer_one(costs: tuple[int, int], out: list[int]) -> None:
+    """A link that costs nothing carries what it can, though another is much faster."""
+    paths = [make_path(1, rate=6_250_000), make_path(2, rate=250_000, rtt=60_000)]
+    for path, cost in zip(paths, costs, strict=True):
+        costly(path, cost)
+    assert list(left_out(paths)) == [paths[index] for index in out]
+
+
+def test_a_redundant_path_is_not_left_out_and_leaves_none_out() -> None:
+    """It is there for copies, however late."""
+    for index in (0, 1):
+        paths = [make_path(1, rate=6_250_000), make_path(2, rate=125_000, rtt=80_000)]
+        assert left_out(paths) == {paths[1]: 30_000}
+        redundant(paths[index])
+        assert not left_out(paths)
+
+
 def test_it_says_when_to_go_on() -> None:
     """A path is ready again when no more than a burst is left to be sent."""
     path = make_path(1, rate=1_000_000)
@@ -183,7 +212,7 @@ class TestOrder:
     def busy(**far_settings: int) -> tuple[Path, Path, Scheduler]:
         """The near one has as much to send as may leave at once."""
         near, far = make_path(1, rate=5_000_000, rtt=10_000), make_path(2, rate=2_500_000)
-        far.delay = Smoothed()
+        far.delay = OneWay()
         far.delay.add(30_000)
         far.settings = replace(far.settings, **far_settings)  # type: ignore[arg-type]  # all are numbers
         near.shaper.charge(40_000, NOW)
@@ -328,6 +357,22 @@ class TestCopies:
         chooser = scheduler(one, two)
         assert chooser.pick(size=SIZE, now=NOW) is two
         assert chooser.pick_copy(two, size=SIZE, is_marked=False, now=NOW) is one
+
+    def test_what_is_marked_goes_where_nothing_else_does(self) -> None:
+        """On a path that is left out or costs more, a cheap one rather; on no backup that waits."""
+        own, waiting = make_path(1), make_path(2, rtt=80_000, condition=Condition.WAITING)
+        dear = costly(make_path(3, rtt=2), 1)
+        paths = [own, waiting, dear]
+        for path in (dear, None):
+            chooser = scheduler(*paths)
+            assert chooser.pick_copy(own, size=SIZE, is_marked=False, now=NOW) is None
+            assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is path
+            waiting.is_left_out = True
+            chooser = scheduler(*paths)
+            assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is waiting
+            assert chooser.pick(size=SIZE, now=NOW) is own
+            waiting.is_left_out = False
+            paths = [own, waiting]
 
     def test_a_full_path_takes_copies_of_what_is_marked_alone(self) -> None:
         """And no more of them than delays what else it carries by 20 ms."""
