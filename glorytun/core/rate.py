@@ -42,7 +42,8 @@ _PLATEAU, _SWINGS = 5, 3
 """Intervals by which it is judged whether a queue that stands, or comes and goes, is ours."""
 _REPLIES_MAX = 12
 """Replies that are looked at together where delays vary much."""
-_RATE_MIN = 8_000
+_RATE_MIN = 32_000
+"""bytes/s: with less a link that does nothing but lose and delay isn't used any more."""
 _RATE_MIN_LOSSY, _LOSS_PART = 250_000, 20
 """What is above that, and loses more than one in so many, may be in bursts."""
 _LOSS_PART_BEGIN = 8

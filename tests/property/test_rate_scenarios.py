@@ -143,7 +143,7 @@ def test_a_link_that_fades_is_followed() -> None:
 
 
 @both_ways
-@pytest.mark.parametrize("rate", [0.128, 0.4])
+@pytest.mark.parametrize("rate", [0.3, 0.4])
 def test_a_throttled_link_has_no_long_queue(rate: float, *, up: bool) -> None:
     """As a mobile one has that is slow for the rest of the month: its buffer isn't kept full."""
     load = Load(link(rate, delay=40, buffer=1000), up=up, window=30)
