@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -94,6 +95,10 @@ def await_answer(topology: Topology, running: Running, directory: Path) -> None:
         raise AssertionError(f"{error}: {logs}") from error
 
 
+FAILURES = (AssertionError, subprocess.SubprocessError, OSError, ValueError, KeyError)
+"""How a measurement ends that can't be made: iperf3 that doesn't end, or a program that does."""
+
+
 def table(rounds: dict[str, list[Numbers]]) -> str:
     """Medians, and half the distance between the extremes where there are several rounds."""
     names = [
@@ -150,8 +155,8 @@ def main() -> int:
             print(f"round {number + 1}: {program.name}", file=sys.stderr)
             try:
                 numbers = measure(program, seconds=options.seconds, columns=columns)
-            except AssertionError as error:
-                print(f"{program.name} failed: {error}", file=sys.stderr)
+            except FAILURES as error:  # Of others' programs mostly: the rest is worth having.
+                print(f"{program.name} failed: {error!r}", file=sys.stderr)
             else:
                 rounds[program.name].append(numbers)
     print(table(rounds))

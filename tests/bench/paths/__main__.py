@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.bench.__main__ import FAILURES
 from tests.bench.paths.rows import ROWS, Measure, Row
 from tests.bench.paths.scene import Options, Players
 from tests.bench.paths.series import write_csv, write_svg
@@ -79,12 +80,12 @@ def run(row: Row, name: str, up: bool, arguments: argparse.Namespace) -> list[Me
     seconds = arguments.seconds or row.seconds
     try:
         measures, seen = row.work(PLAYERS[name], up, options, seconds)
-    except AssertionError as error:
-        print(f"{row.name}, {name}: {error}", file=sys.stderr)
+    except FAILURES as error:
+        print(f"{row.name}, {name}: {error!r}", file=sys.stderr)
         return None
     text = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in measures)
     print(f"{row.name}, {name}, {'up' if up else 'down'}: {text}", file=sys.stderr)
-    if arguments.series and seen is not None:
+    if seen is not None:
         arguments.series.mkdir(parents=True, exist_ok=True)
         stem = f"{row.name}-{name}-{'up' if up else 'down'}"
         direction = UP if up else DOWN
@@ -106,7 +107,8 @@ def main() -> int:
     parser.add_argument("--congestion", default=congestion, help=f"of TCP inside: {congestion}")
     parser.add_argument("--qdisc", default="", help="of the TUN devices, else the kernel's default")
     parser.add_argument("--json", type=Path, default=Path("bench-paths.json"), help="to write")
-    parser.add_argument("--series", type=Path, help="directory for CSV and SVG files")
+    series = Path("bench-paths.series")
+    parser.add_argument("--series", type=Path, default=series, help="directory for CSV and SVG")
     arguments = parser.parse_args()
     who = arguments.who.split(",")
     if any("0.3.4" in name for name in who) and not PEER:
