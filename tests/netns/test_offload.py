@@ -5,18 +5,15 @@ Packets are put into one TUN and taken out of the other by packet sockets, with 
 by what the kernel would make of it, one packet after the other.
 """
 
-import contextlib
 import json
-import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
 
+from tests.netns.flood import Flood, memory_of
 from tests.netns.topology import SERVER, Lab, direct
 from tests.netns.tunnel import Pair, Tunnel, Tunnels, inside
 from tests.netns.wait import wait_for
@@ -217,8 +214,8 @@ def test_overload(pair: OURS) -> None:
 
     A side with offloads can send many times what one without can take in; that isn't looked at.
     """
-    before = [_memory(daemon.pid) for daemon in (pair.client, pair.server)]
-    with _Flood(pair.client, pair.server), _Flood(pair.server, pair.client):
+    before = [memory_of(daemon.pid) for daemon in (pair.client, pair.server)]
+    with Flood(pair.client, pair.server), Flood(pair.server, pair.client):
         end = time.monotonic() + 2
         while time.monotonic() < end:
             for daemon in (pair.client, pair.server):
@@ -230,39 +227,7 @@ def test_overload(pair: OURS) -> None:
     wait_for(lambda: pair.client.host.ping(target, count=1).received, timeout=10, what="room")
     pair.ping()
     for daemon, memory in zip((pair.client, pair.server), before, strict=True):
-        assert _memory(daemon.pid) < memory + 10_000_000
-
-
-def _memory(pid: int) -> int:
-    """Bytes of resident memory: VmRSS of proc_pid_status(5)."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
-class _Flood:
-    """Sends UDP as fast as it can while in context, to a port where nobody listens."""
-
-    def __init__(self, source: Tunnel, target: Tunnel) -> None:
-        self._socket = source.host.socket(4, socket.SOCK_DGRAM)
-        self._to = (inside(4, target.end), 9)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send)
-        self._socket.setsockopt(socket.SOL_UDP, 103, 64)  # UDP_SEGMENT
-
-    def _send(self) -> None:
-        data = bytes(64 * 60)
-        while not self._stop.is_set():
-            with contextlib.suppress(OSError):
-                self._socket.sendto(data, self._to)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._socket.close()
+        assert memory_of(daemon.pid) < memory + 10_000_000
 
 
 @pytest.mark.parametrize("family", [4, 6])

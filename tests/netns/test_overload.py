@@ -6,7 +6,6 @@ The beats are counted on the link itself, by a packet socket that takes control 
 import contextlib
 import ctypes
 import json
-import re
 import socket
 import statistics
 import struct
@@ -14,12 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
+from tests.netns.flood import Flood, memory_of
 from tests.netns.topology import SERVER, Host, Lab, direct
 from tests.netns.tunnel import Pair, Tunnel, Tunnels, inside
 from tests.netns.wait import wait_for
@@ -82,12 +80,7 @@ class Beats:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._socket.close()
@@ -96,37 +89,6 @@ class Beats:
         """Seconds without any."""
         times = [since, *(at for at in self.times if since < at < until), until]
         return max(later - earlier for earlier, later in pairwise(times))
-
-
-class Flood:
-    """Small UDP packets as fast as they can be sent, to a port where nobody listens."""
-
-    def __init__(self, source: Tunnel, target: Tunnel) -> None:
-        self._socket = source.host.socket(4, socket.SOCK_DGRAM)
-        self._to = (inside(4, target.end), 9)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send)
-        self._socket.setsockopt(socket.SOL_UDP, 103, 64)  # UDP_SEGMENT
-
-    def _send(self) -> None:
-        data = bytes(64 * 60)
-        while not self._stop.is_set():
-            with contextlib.suppress(OSError):
-                self._socket.sendto(data, self._to)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._socket.close()
 
 
 @pytest.fixture(params=[{}, NONE], ids=["offloads", "no-offloads"])
@@ -146,13 +108,6 @@ def _path(daemon: Tunnel) -> dict[str, Any]:
     (path,) = json.loads(daemon.command("path", "json"))["paths"]
     found: dict[str, Any] = path
     return found
-
-
-def _memory(pid: int) -> int:
-    """Bytes of resident memory: VmRSS of proc_pid_status(5)."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
 
 
 @pytest.mark.parametrize("ways", ["up", "both"])
@@ -176,7 +131,7 @@ def test_beats_losses_and_memory(pair: OURS, ways: str) -> None:
                 conditions.add(path["condition"])
                 losses += [path[way]["loss"] for way in ("tx", "rx")]
                 if now > since:
-                    memory[daemon.role].append(_memory(daemon.pid))
+                    memory[daemon.role].append(memory_of(daemon.pid))
     requests = len([at for at in sent.times if since < at < until])
     assert conditions == {"running"}
     assert max(losses) < 0.05
