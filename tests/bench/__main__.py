@@ -10,14 +10,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench.measure import Measurer, Transfer, memory_mb
+from tests.bench.measure import FAILURES, Measurer, Transfer, memory_mb
 from tests.bench.programs import (
     Bare,
     Fastd,
@@ -93,10 +92,6 @@ def await_answer(topology: Topology, running: Running, directory: Path) -> None:
     except AssertionError as error:
         logs = "".join(log.read_text() for log in directory.glob("*.log"))
         raise AssertionError(f"{error}: {logs}") from error
-
-
-FAILURES = (AssertionError, subprocess.SubprocessError, OSError, ValueError, KeyError)
-"""How a measurement ends that can't be made: iperf3 that doesn't end, or a program that does."""
 
 
 def table(rounds: dict[str, list[Numbers]]) -> str:

@@ -15,6 +15,8 @@ PINGS = 300
 PING_INTERVAL = 0.004
 SMALL = 64
 """Bytes of payload of the small UDP packets."""
+FAILURES = (AssertionError, subprocess.SubprocessError, OSError, ValueError, KeyError)
+"""How a measurement ends that can't be made: iperf3 that doesn't end, or a program that does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.bench.__main__ import FAILURES
+from tests.bench.measure import FAILURES
 from tests.bench.paths.rows import ROWS, Measure, Row
 from tests.bench.paths.scene import Options, Players
 from tests.bench.paths.series import write_csv, write_svg
