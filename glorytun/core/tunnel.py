@@ -103,6 +103,8 @@ class Tunnel:
         self._unsent_total = 0
         self._redundant = NO_CLASS
         """The traffic class of packets that are sent on two paths."""
+        self._is_put_in_order = False
+        """Whether the peer puts in order what we send."""
         self._copies_total = 0
 
     # What a driver takes out.
@@ -136,7 +138,7 @@ class Tunnel:
         session = self._exchange.sending
         if session is None:
             return None
-        if self._conversation.is_put_in_order:
+        if self._is_put_in_order:
             waiting = None
         turn = self._paths.scheduler.turn(now, waiting)
         sealed_at = session.times.ready_at(SEND_MAX)
@@ -416,6 +418,7 @@ class Tunnel:
 
     def _judge(self, now: int) -> None:
         self._redundant = self._conversation.redundant
+        self._is_put_in_order = self._conversation.is_put_in_order
         self._paths.judge(now)
         self._reschedule(now)
 
