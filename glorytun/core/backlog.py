@@ -226,7 +226,7 @@ class Backlog:
         flow = ranks[0][2]
         rows = flow.rows[0][2]
         second = -min((rank[0] for rank in ranks[1:3]), default=0)
-        most = min(excess, max(flow.size - second, 0))
+        most = min(excess, flow.size - second)
         count = min(max(1, -(-most // rows.size)), rows.count)
         self._pop(flow, count)
         self.dropped += count

@@ -1,4 +1,4 @@
-"""Which of the paths that work are better left out, and when one of them is tried again."""
+"""Which of the paths that work are better left out. When one of them is tried again: `comeback`."""
 
 from collections.abc import Iterable
 

@@ -158,7 +158,7 @@ class Pump:
         now = self._clock.now()
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
-            while rest is not None and not self._backlog and self._turn(now, 0):
+            while rest is not None and not self._backlog and self._may_send(now, 0):
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
                 self._backlog.put(rest, now, rate=self._tunnel.rate)
@@ -166,7 +166,7 @@ class Pump:
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
-        while turn := self._turn(now, backlog.waiting(now)):
+        while turn := self._may_send(now, backlog.waiting(now)):
             packets = backlog.next(now, turn.ahead)
             if packets is None:
                 return
@@ -189,7 +189,7 @@ class Pump:
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 
-    def _turn(self, now: int, waiting: int) -> Turn | None:
+    def _may_send(self, now: int, waiting: int) -> Turn | None:
         """What may leave now, of a flow of which so many bytes wait; None: nothing."""
         turn = self._tunnel.next_turn(now, waiting)
         self._send_at = None if turn is None else turn.at
