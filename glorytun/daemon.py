@@ -190,6 +190,8 @@ class Daemon:
 
     def _make_tunnel(self, options: BindOptions, key: bytes) -> Tunnel:
         ours = capabilities(options.cipher, aes_hardware=aes_hardware())
+        if Offload.BARE in self._tun.offloads:
+            ours |= Capability.BARE
         if options.cipher is CipherChoice.AEGIS and Capability.AEGIS not in ours:
             log.warning(
                 "AEGIS-256 is not to be had here, data will be sealed with ChaCha20-Poly1305: it "
@@ -236,6 +238,8 @@ class Daemon:
     def _features(self) -> dict[str, bool]:
         """Which offloads there are, and whether they are in use."""
         used = self._tun.offloads | self._udp.offloads
+        if not self._tunnel.is_completed:
+            used -= {Offload.BARE}
         return {offload.value: offload in used for offload in Offload}
 
     # The file.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from glorytun.core.batch import Batch
 from glorytun.core.flow import flow_key
 from glorytun.core.settings import SECOND
-from glorytun.core.wire import OVERHEAD, TIME_SIZE
+from glorytun.core.wire import BARE_BIT, OVERHEAD, TIME_SIZE
 
 # What this implementation chose.
 
@@ -308,7 +308,7 @@ def _changes(packets: Batch) -> list[int]:
 
 def _columns(packets: Batch, row: int) -> npt.NDArray[np.int64] | None:
     """Where in a packet it says of which flow it is; None: it has options."""
-    first = packets.buffer[packets.offset + row * packets.stride]
+    first = packets.buffer[packets.offset + row * packets.stride] & ~BARE_BIT
     if first == _V4_PLAIN:
         return _V4_COLUMNS
     return _V6_COLUMNS if first >> 4 == 6 else None

@@ -343,10 +343,9 @@ class Conversation:
         """Ours as we say them now."""
         return self._ours | (Capability.IN_ORDER if self.settings.reorder > 0 else Capability(0))
 
-    @property
-    def is_put_in_order(self) -> bool:
-        """Whether the peer puts in order what we send."""
-        return Capability.IN_ORDER in (self.peer.capabilities or Capability(0))
+    def does(self, what: Capability) -> bool:
+        """Whether the peer has said that it does that."""
+        return what in (self.peer.capabilities or Capability(0))
 
     @property
     def expects_copies(self) -> bool:

@@ -105,6 +105,8 @@ class Tunnel:
         """The traffic class of packets that are sent on two paths."""
         self._is_put_in_order = False
         """Whether the peer puts in order what we send."""
+        self.is_completed = False
+        """Whether the peer fills in the checksums of packets that have none."""
         self._copies_total = 0
 
     # What a driver takes out.
@@ -418,7 +420,8 @@ class Tunnel:
 
     def _judge(self, now: int) -> None:
         self._redundant = self._conversation.redundant
-        self._is_put_in_order = self._conversation.is_put_in_order
+        self._is_put_in_order = self._conversation.does(Capability.IN_ORDER)
+        self.is_completed = self._conversation.does(Capability.BARE)
         self._paths.judge(now)
         self._reschedule(now)
 

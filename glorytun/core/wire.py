@@ -28,6 +28,8 @@ CONTROL_BIT = 1
 """Bit 0 of the time field: a control message, not data."""
 SERVER_BIT = 2
 """Bit 1 of a control message's time: its sender is the server (our addition, section 7)."""
+BARE_BIT = 0x80
+"""In the first byte of an IP packet, beside its version: it has no checksums (section 7)."""
 
 _CONTROL = struct.Struct("<6sBB32sQQQQQQQ6sHBBB16s")
 _PORT = struct.Struct(">H")
@@ -55,6 +57,8 @@ class Capability(IntFlag):
     """Sending times can be used for skew equalisation."""
     IN_ORDER = 8
     """What comes is put in the order of these times, so that it may be sent over any path."""
+    BARE = 16
+    """Packets of TCP may come without checksums."""
 
 
 _KNOWN = Capability(sum(Capability))

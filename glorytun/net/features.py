@@ -20,6 +20,8 @@ class Offload(StrEnum):
     """The TUN hands over and takes super-packets of TCP, without checksums."""
     TUN_UDP = "tun_uso"
     """And of UDP: Linux 6.2."""
+    BARE = "bare_tcp"
+    """TCP travels without checksums, where the peer has this too: see `bare`."""
     UDP_GSO = "udp_gso"
     UDP_GRO = "udp_gro"
 

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from glorytun.core.batch import SLACK, Batch, append
-from glorytun.core.flow import flow_key
-from glorytun.core.wire import OVERHEAD
+from glorytun.core.batch import Batch
+from glorytun.core.wire import BARE_BIT, OVERHEAD
+from glorytun.net.bare import may_be_bare
 from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
+from glorytun.net.tangle import are_tangled, uniform, untangle
 
 VNET_SIZE = 10
 NEEDS_CHECKSUM = 1
@@ -41,12 +42,6 @@ _FLAGS, _TCP_CHECKSUM, _UDP_CHECKSUM = 13, 16, 6
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 _ONLY_ACK, _ACK = 0x36, 0x10
 """Of SYN, RST, URG and ACK the last alone is set in what may be merged."""
-_START = 6
-"""Of rows in a buffer, so that 64-bit words behind the first two bytes are aligned."""
-_TANGLED, _RUN, _SHORT = 8, 4, 100
-"""So many rows are put in order by flow if they continue each other in runs shorter than this, on
-average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
-
 _ZERO = FULL * 0xC000
 """Zero, modulo FULL, and more than the sum over any row: sums have no sign and 32 bits, so that
 nothing may be taken from less."""
@@ -115,6 +110,11 @@ class SuperPacket(NamedTuple):
         return cls(buffer, is_v6, is_udp, vnet.start, header, vnet.segment, count, last)
 
     @property
+    def may_be_bare(self) -> bool:
+        """Whether its segments may travel without checksums."""
+        return not self.is_udp and may_be_bare(self.buffer, VNET_SIZE, self.transport)
+
+    @property
     def protocol(self) -> int:
         return _PROTO_UDP if self.is_udp else _PROTO_TCP
 
@@ -137,23 +137,31 @@ def _multiples(of: int) -> Numbers:
 # Splitting.
 
 
-def split(packet: SuperPacket, *, first: int, most: int, into: bytearray, offset: int) -> Batch:
+def split(
+    packet: SuperPacket, *, first: int, most: int, into: bytearray, offset: int, bare: bool = False
+) -> Batch:
     """The segments from number `first` on, at most `most` and ROWS_MAX of them, as packets.
 
-    They are laid out for sealing: the first at `offset`, OVERHEAD bytes between two.
+    They are laid out for sealing: the first at `offset`, OVERHEAD bytes between two. They have no
+    checksums if they are to be `bare`, and the packet `may_be_bare`.
     """
     count = min(packet.segments - first, most, ROWS_MAX)
     size = packet.header + packet.segment
     rows = Batch(into, offset, size + OVERHEAD, count, size, size)
     template = _template(packet)
+    if bare:
+        template[0] |= BARE_BIT
     _lay_out(packet, template, rows, first)
     missing = 0
     if first + count == packet.segments:
         missing = packet.segment - packet.last
         _end(packet, rows, missing)
     if not packet.is_v6:
-        _number(packet, template, rows, first=first, missing=missing)
-    _fill_in_checksums(packet, template, rows, missing)
+        _number(template, rows, first)
+    if not bare:
+        if not packet.is_v6:
+            _fill_in_v4_checksums(packet, template, rows, first=first, missing=missing)
+        _fill_in_checksums(packet, template, rows, missing)
     rows.last = size - missing
     return rows
 
@@ -199,21 +207,23 @@ def _end(packet: SuperPacket, rows: Batch, missing: int) -> None:
         _set_lengths(buffer, at, packet.header + packet.last, packet)
 
 
-def _number(
+def _number(template: bytearray, rows: Batch, first: int) -> None:
+    """IPv4: the identification counts up (inet_gso_segment())."""
+    start = int.from_bytes(template[4:6], "big")
+    _field(rows, 4, ">u2")[:] = _INDEX[: rows.count] + (start + first)  # Modulo 2^16.
+
+
+def _fill_in_v4_checksums(
     packet: SuperPacket, template: bytearray, rows: Batch, *, first: int, missing: int
 ) -> None:
-    """IPv4: the identification counts up (inet_gso_segment()); and the header's checksum."""
-    buffer, count, stride, at = rows.buffer, rows.count, rows.stride, rows.offset
-    start = int.from_bytes(template[4:6], "big")
-    field: npt.NDArray[np.uint16] = np.ndarray((count,), ">u2", buffer, at + 4, (stride,))
-    field[:] = numbers = _INDEX[:count] + (start + first)  # Modulo 2^16.
+    """Those of the header, which differ by identification and length."""
+    count, start = rows.count, int.from_bytes(template[4:6], "big")
     rest = sum_of(template[: packet.transport]) + SWAP * first
     checksums = -rest - _multiples(SWAP)[:count]
     if start + first + count > FULL:
-        checksums += SWAP * 0x10000 * (numbers > FULL)
+        checksums += SWAP * 0x10000 * (_INDEX[:count] > FULL - start - first)
     checksums[-1] += SWAP * missing
-    field = np.ndarray((count,), "<u2", buffer, at + 10, (stride,))
-    field[:] = checksums % FULL
+    _field(rows, 10, "<u2")[:] = checksums % FULL
 
 
 def _fill_in_checksums(packet: SuperPacket, template: bytearray, rows: Batch, missing: int) -> None:
@@ -254,6 +264,8 @@ class _Kind(NamedTuple):
     is_udp: bool
     transport: int
     header: int
+    is_bare: bool
+    """Whether they have no checksums."""
 
     @property
     def protocol(self) -> int:
@@ -271,9 +283,10 @@ def merge(batches: Sequence[Batch], *, udp: bool) -> Iterator[Merged]:
     All batches lie in one buffer with SLACK behind the last row. The order of what belongs to one
     flow stays, whatever comes between. `udp` says whether UDP may be merged too.
     """
+    batches = uniform(batches)
     runs = [_runs(batch, udp=udp) for batch in batches]
-    if _are_tangled(batches, [len(ends) for _, ends in runs]):
-        batches = _untangle(batches)
+    if are_tangled(batches, [len(ends) for _, ends in runs]):
+        batches = uniform(untangle(batches))
         runs = [_runs(batch, udp=udp) for batch in batches]
     for batch, (kind, ends) in zip(batches, runs, strict=True):
         first = 0
@@ -300,7 +313,8 @@ def _runs(batch: Batch, *, udp: bool) -> tuple[_Kind | None, list[int]]:
 def _kind_of(batch: Batch) -> _Kind | None:
     """The kind of all rows; None if it isn't one, or one that can't be merged."""
     at, buffer = batch.offset, batch.buffer
-    first = buffer[at]
+    is_bare = bool(buffer[at] & BARE_BIT)
+    first = buffer[at] & ~BARE_BIT
     is_v6 = first >> 4 == 6
     if is_v6:
         transport, protocol_at = _V6_HEADER, 6
@@ -309,12 +323,12 @@ def _kind_of(batch: Batch) -> _Kind | None:
     else:
         return None
     protocol = buffer[at + protocol_at]
-    same = [0, protocol_at]
-    if protocol == _PROTO_UDP:
-        kind = _Kind(is_v6, True, transport, transport + _UDP_HEADER)
+    same = [protocol_at]
+    if protocol == _PROTO_UDP and not is_bare:
+        kind = _Kind(is_v6, True, transport, transport + _UDP_HEADER, is_bare)
     elif protocol == _PROTO_TCP:
         words = buffer[at + transport + 12] >> 4
-        kind = _Kind(is_v6, False, transport, transport + max(4 * words, _TCP_HEADER))
+        kind = _Kind(is_v6, False, transport, transport + max(4 * words, _TCP_HEADER), is_bare)
         same.append(transport + 12)
     else:
         return None
@@ -360,11 +374,13 @@ def _ends(batch: Batch, kind: _Kind) -> list[int]:
     if batch.last < batch.size:
         _set_lengths(lines, len(lines) - 8 * len(mask), batch.size, kind)
     numbers: npt.NDArray[np.uint32] = table[:, size:].view("<u4")
-    numbers[:, 0] = sums = _sums(batch, kind)
-    if not kind.is_v6:
+    if not kind.is_bare:
+        numbers[:, 0] = _sums(batch, kind)
+    if not kind.is_v6 and not kind.is_bare:
         # Length and identification are all that the header's checksum may differ by.
         differing = np.multiply(_field(batch, 2, ">u4"), SWAP, dtype=np.uint64)
         numbers[:, 1] = (differing + _field(batch, 10, "<u2")) % FULL
+    if not kind.is_v6:
         numbers[:, 2] = _field(batch, 4, ">u2") - np.arange(count, dtype=np.uint16)
     if not kind.is_udp:
         segment = batch.size - kind.header
@@ -376,10 +392,11 @@ def _ends(batch: Batch, kind: _Kind) -> list[int]:
     ends = {place // len(mask) + 1 for place in changes}
     ends.add(count)
     _add_ends_by_flags(ends, batch, kind)
-    _add_ends_by_zeros(ends, batch, kind)
+    if not kind.is_bare:
+        _add_ends_by_zeros(ends, batch, kind)
     first = 0
     for end in sorted(ends):
-        if end - first > 1 and not _is_good(batch, first, kind, int(sums[first])):
+        if end - first > 1 and not _is_good(batch, first, kind, int(numbers[first, 0])):
             ends.update(range(first + 1, end))
         first = end
     return sorted(ends)
@@ -443,6 +460,8 @@ def _is_good(batch: Batch, row: int, kind: _Kind, rest: int) -> bool:
     headers = batch.buffer[at : at + kind.header]
     if not kind.is_udp and headers[kind.transport + _FLAGS] & _ONLY_ACK != _ACK:
         return False
+    if kind.is_bare:
+        return _has_right_lengths(batch, row, kind)
     header = sum_of(headers[: kind.transport])
     if header and not kind.is_v6:
         return False
@@ -499,6 +518,7 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
     """The headers of the super-packet that rows with so many bytes of payload in all become."""
     buffer, start, at = rows.buffer, rows.offset, kind.transport
     headers = buffer[start : start + kind.header]
+    headers[0] &= ~BARE_BIT
     size, length = kind.header + payload, kind.header + payload - at
     ecn = 0
     if kind.is_udp:
@@ -523,36 +543,3 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
         bytearray(_VNET.pack(NEEDS_CHECKSUM, type_ | ecn, kind.header, segment, at, where))
         + headers
     )
-
-
-def _are_tangled(batches: Sequence[Batch], runs: list[int]) -> bool:
-    """Whether what isn't too short to be merged has short runs, `runs` of them in each batch."""
-    worth = [
-        (batch.count, count)
-        for batch, count in zip(batches, runs, strict=True)
-        if batch.size > _SHORT
-    ]
-    rows = sum(count for count, _ in worth)
-    return rows >= _TANGLED and sum(count for _, count in worth) > rows // _RUN
-
-
-def _untangle(batches: Sequence[Batch]) -> list[Batch]:
-    """The same rows in a buffer of their own, those of one flow behind each other."""
-    flows: dict[bytes, list[tuple[int, int]]] = {}
-    for batch in batches:
-        for index, start in enumerate(batch.starts()):
-            key = flow_key(batch.buffer, start)
-            flows.setdefault(key, []).append((start, batch.row_size(index)))
-    sizes = [size for flow in flows.values() for _, size in flow]
-    stride = -(-max(sizes) // 8) * 8
-    view = memoryview(batches[0].buffer)
-    into = bytearray(len(sizes) * stride + SLACK)
-    untangled: list[Batch] = []
-    at = _START
-    for flow in flows.values():
-        together: list[Batch] = []
-        for start, size in flow:
-            into[at : at + size] = view[start : start + size]
-            at = append(together, Batch(into, at, stride, 1, size, size))
-        untangled += together
-    return untangled

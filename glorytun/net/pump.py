@@ -12,6 +12,7 @@ from glorytun.core.backlog import Backlog
 from glorytun.core.batch import MANY, Batch
 from glorytun.core.scheduler import Turn
 from glorytun.core.tunnel import Tunnel
+from glorytun.net.bare import complete
 from glorytun.net.clock import Clock
 from glorytun.net.loop import Loop
 from glorytun.net.toobig import too_big
@@ -156,6 +157,7 @@ class Pump:
     def _forward_some(self, most: int = MANY) -> None:
         """Take what waits in the TUN, and send as much of it as paths have credit for."""
         now = self._clock.now()
+        self._tun.leaves_bare = self._tunnel.is_completed
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
             while rest is not None and not self._backlog and self._may_send(now, 0):
@@ -185,7 +187,9 @@ class Pump:
         """Tell the sender of packets that were dropped what fits, if that is why."""
         mtu = self._tunnel.mtu
         if packets.size > mtu > 0:
-            answer = too_big(bytes(next(packets.rows())), mtu)
+            packet = bytearray(next(packets.rows()))
+            complete(packet)
+            answer = too_big(bytes(packet), mtu)
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 

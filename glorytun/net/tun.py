@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
-from glorytun.core.wire import OVERHEAD, TAG_SIZE, TIME_SIZE
+from glorytun.core.wire import BARE_BIT, OVERHEAD, TAG_SIZE, TIME_SIZE
 from glorytun.errors import DeviceError
+from glorytun.net.bare import complete, may_be_bare
 from glorytun.net.checksum import fill_in, fill_in_rows
 from glorytun.net.features import Offload
 from glorytun.net.offload import (
@@ -103,6 +104,8 @@ class Tun:
         self.mtu = 0
         """Of the tunnel, for which what TCP announces is corrected; 0: not known yet."""
         self.offloads = offloads or frozenset()
+        self.leaves_bare = False
+        """Whether packets of TCP that have no checksums yet get none: the peer fills them in."""
         self.is_drained = True
         """Whether the last `read` took all there was."""
         self._descriptor = descriptor
@@ -297,12 +300,15 @@ class Tun:
         self._view[at:end] = self._read_view[VNET_SIZE : VNET_SIZE + self._size]
         if self._has_vnet and self._read[_FLAGS] & NEEDS_CHECKSUM:
             start, offset = _CHECKSUM.unpack_from(self._read, _CHECKSUM_AT)
-            if offset == _UDP_CHECKSUM:
+            if self._size > _SYN_MAX and self.leaves_bare and may_be_bare(self._buffer, at, start):
+                self._buffer[at] |= BARE_BIT
+            elif offset == _UDP_CHECKSUM:
                 # Not one by one: where packets are small this is a third of what reading one takes.
                 incomplete = self._incomplete.setdefault(start, [])
                 append_row(incomplete, self._buffer, at, self._size, gap=OVERHEAD)
                 return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
-            fill_in(self._buffer, at + start, at + start + offset, end)
+            else:
+                fill_in(self._buffer, at + start, at + start + offset, end)
         if self._size < _SYN_MAX and self.mtu:
             clamp_mss(self._view[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
@@ -319,7 +325,14 @@ class Tun:
 
     def _next_rows(self, packet: SuperPacket, at: int) -> Batch:
         """The next segments of a super-packet, mostly all."""
-        rows = split(packet, first=self._split, most=ROWS_MAX, into=self._buffer, offset=at)
+        rows = split(
+            packet,
+            first=self._split,
+            most=ROWS_MAX,
+            into=self._buffer,
+            offset=at,
+            bare=self.leaves_bare and packet.may_be_bare,
+        )
         self._split += rows.count
         if self._split == packet.segments:
             self._super = None
@@ -350,7 +363,7 @@ class Tun:
                     self._write_one(row)
 
     def _write_one(self, row: memoryview) -> None:
-        if not _is_packet(row):
+        if not (_is_packet(row) or complete(row)):
             self.skipped += 1
             return
         if len(row) < _SYN_MAX and self.mtu:
@@ -453,7 +466,7 @@ def _set_offloads(descriptor: int, allowed: frozenset[Offload]) -> frozenset[Off
         if offloads <= allowed:
             with suppress(OSError):
                 fcntl.ioctl(descriptor, _TUNSETOFFLOAD, bits)
-                return offloads
+                return offloads | allowed & {Offload.BARE}
     with suppress(OSError):
         fcntl.ioctl(descriptor, _TUNSETOFFLOAD, 0)
     return frozenset()

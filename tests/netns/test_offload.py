@@ -20,6 +20,8 @@ from tests.netns.wait import wait_for
 from tests.unit.net.packets import ACK, CWR, FIN, PSH, SYN, TCP, UDP, VNET, Packet, written
 
 NONE = {"GLORYTUN_TEST_OFFLOADS": ""}
+COMPLETE = {"GLORYTUN_TEST_OFFLOADS": "tun_offload tun_uso udp_gso udp_gro"}
+"""TCP always with checksums."""
 _SOL_PACKET = 263
 _PACKET_VNET_HDR = 15
 _ETH_P_ALL = 3
@@ -29,8 +31,8 @@ OURS = Pair[Tunnel, Tunnel]
 
 @pytest.fixture(
     scope="module",
-    params=[({}, {}), (NONE, {}), ({}, NONE), (NONE, NONE)],
-    ids=["both", "server-only", "client-only", "neither"],
+    params=[({}, {}), (NONE, {}), ({}, NONE), (NONE, NONE), (COMPLETE, {})],
+    ids=["both", "server-only", "client-only", "neither", "with-checksums"],
 )
 def pair(request: pytest.FixtureRequest) -> Iterator[OURS]:
     """A tunnel whose ends use offloads or not."""
@@ -65,6 +67,12 @@ class Tap:
             self._socket.send(packet.vnet(segment) + packet.data(partial=True))
         else:
             self._socket.send(bytes(10) + packet.data())
+
+    def put_partial(self, packet: Packet) -> None:
+        """A packet whose checksum the host leaves to the device."""
+        at = 6 if packet.protocol == UDP else 16
+        header = VNET.pack(1, 0, packet.header_size, 0, packet.ip_size, at)
+        self._socket.send(header + packet.data(partial=True))
 
     def take(self) -> list[bytes]:
         """What came by now, each packet by itself."""
@@ -118,11 +126,15 @@ def test_what_is_in_use(pair: OURS) -> None:
     """`show` lists it: everything, or nothing where the variable says so."""
     for daemon in (pair.client, pair.server):
         features = daemon.show()["features"]
-        assert set(features) == {"tun_offload", "tun_uso", "udp_gso", "udp_gro"}
+        assert set(features) == {"tun_offload", "tun_uso", "bare_tcp", "udp_gso", "udp_gro"}
         off = daemon.env.get("GLORYTUN_TEST_OFFLOADS") == ""
         assert features["tun_offload"] is not off
         assert features["udp_gso"] is not off
         assert features["udp_gro"] is not off
+        envs = [
+            one.env.get("GLORYTUN_TEST_OFFLOADS", "bare_tcp") for one in (pair.client, pair.server)
+        ]
+        assert features["bare_tcp"] is all("bare_tcp" in env for env in envs)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -181,6 +193,19 @@ def test_a_wrong_checksum_arrives_as_it_is(taps: tuple[Tap, Tap]) -> None:
         for row in rows:
             taps[0]._socket.send(bytes(10) + row)
         assert arrived(taps[1], rows) == rows
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_checksum_is_left_to_the_device(taps: tuple[Tap, Tap], version: int) -> None:
+    """Whoever does it in the end, it arrives right; also in what is neither first nor a run."""
+    random, sent = Random(f"partial {version}"), list[bytes]()
+    for protocol in (TCP, UDP):
+        for size in (1, 150, 300, 1001, 300):
+            payload = random.randbytes(size)
+            packet = Packet(version=version, protocol=protocol, payload=payload, ports=(78, 9))
+            taps[0].put_partial(packet)
+            sent.append(packet.data())
+    assert arrived(taps[1], sent) == sent
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -242,3 +267,15 @@ def test_too_big(pair: OURS, family: int) -> None:
         assert "1450" in said
     finally:
         pair.client.host.ip(f"link set {pair.client.dev} mtu 1450")
+
+
+def test_segments_that_are_too_big(pair: OURS, taps: tuple[Tap, Tap]) -> None:
+    """So is the sender of a super-packet, by its first segment as it would have left."""
+    packet = Packet(payload=bytes(5000), ports=(79, 9))
+    taps[0].put(packet, 1430)
+    quoted = packet.segments(1430)[0].data()[:500]
+    wait_for(
+        lambda: any(one[20:22] == b"\x03\x04" and quoted in one for one in taps[0].take()),
+        timeout=5,
+        what="the first segment, quoted in an ICMP error",
+    )

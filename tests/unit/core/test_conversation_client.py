@@ -23,6 +23,7 @@ from glorytun.core.wire import (
     OVERHEAD,
     REQUEST_SIZE,
     TIME_MASK,
+    Capability,
     ControlMessage,
     Extensions,
     pull_time,
@@ -319,3 +320,15 @@ def test_state_in_use_is_said_to_0_3_4() -> None:
     peer = server_peer(extensions=CLASSIC)
     for state in (PathState.UP, PathState.BACKUP):
         assert states_said(peer.say(size=147, state=state)) == {state}
+
+
+def test_bare_packets_are_for_who_asks_for_them() -> None:
+    """A peer that was restarted, as a 0.3.4 even, has to say it again."""
+    peer = client_peer()
+    assert not peer.tunnel.is_completed
+    peer.connect()
+    assert not peer.tunnel.is_completed
+    for capabilities in (Capability.BARE, Capability(0), Capability.BARE, None):
+        [request] = peer.tick(SECOND // 10)
+        peer.reply(request, extensions=Extensions(capabilities=capabilities))
+        assert peer.tunnel.is_completed is bool(capabilities)

@@ -45,7 +45,9 @@ def packets(draw: st.DrawFn, *, flags: int = FIN | PSH | CWR | ECE) -> Packet:
     )
 
 
-def split_all(packet: Packet, segment: int, most: int = ROWS_MAX) -> list[bytes]:
+def split_all(
+    packet: Packet, segment: int, most: int = ROWS_MAX, *, bare: bool = False
+) -> list[bytes]:
     """All segments, as `Tun.read` gets them."""
     data = packet.data(partial=True)
     vnet = packet.vnet(segment)
@@ -55,7 +57,7 @@ def split_all(packet: Packet, segment: int, most: int = ROWS_MAX) -> list[bytes]
     into = bytearray(b"\xee" * (ROWS_MAX * (packet.header_size + segment + 30) + SLACK))
     rows: list[bytes] = []
     while len(rows) < parsed.segments:
-        batch = split(parsed, first=len(rows), most=most, into=into, offset=6)
+        batch = split(parsed, first=len(rows), most=most, into=into, offset=6, bare=bare)
         assert batch.stride == batch.size + OVERHEAD
         assert batch.count <= min(most, ROWS_MAX)
         rows += [bytes(row) for row in batch.rows()]

@@ -1,0 +1,53 @@
+"""Bare packets of TCP: between two of us they travel without checksums (PROTOCOL 7).
+
+What the kernel hands over as one packet for many has no checksums, and needs none where it is taken
+so: it was never on a wire but inside of datagrams that are authenticated. So none is calculated
+there, nor verified here; only what goes to the kernel by itself gets its checksums.
+"""
+
+from glorytun.core.wire import BARE_BIT
+from glorytun.net.checksum import FULL, SWAP, sum_of
+
+_V4_PLAIN, _V6 = 0x45, 6
+_V4_HEADER, _V6_HEADER, _TCP_HEADER = 20, 40, 20
+_TCP = 6
+_CHECKSUM = 16
+
+
+def may_be_bare(packet: bytearray, at: int, transport: int) -> bool:
+    """Whether a packet at `at` is of TCP, behind `transport` bytes that are nothing but a header.
+
+    So whoever completes it finds the checksums: without options, and no fragment.
+    """
+    first = packet[at]
+    if first == _V4_PLAIN:
+        is_part = packet[at + 6] & 0x3F or packet[at + 7]
+        return transport == _V4_HEADER and packet[at + 9] == _TCP and not is_part
+    return first >> 4 == _V6 and transport == _V6_HEADER and packet[at + 6] == _TCP
+
+
+def complete(packet: memoryview | bytearray) -> bool:
+    """Make a bare packet one with checksums, in place; False if it can't be one."""
+    size = len(packet)
+    if size < _V4_HEADER + _TCP_HEADER or not packet[0] & BARE_BIT:
+        return False
+    is_v4 = packet[0] == _V4_PLAIN | BARE_BIT
+    transport = _V4_HEADER if is_v4 else _V6_HEADER
+    if is_v4:
+        addresses, length = packet[12:20], packet[2] << 8 | packet[3]
+    else:
+        addresses, length = packet[8:40], _V6_HEADER + (packet[4] << 8 | packet[5])
+    first = bytearray([packet[0] & ~BARE_BIT]) + packet[1:transport]
+    if not transport + _TCP_HEADER <= length == size or not may_be_bare(first, 0, transport):
+        return False
+    packet[0] = first[0]
+    if is_v4:
+        _fill_in(packet, 10, sum_of(packet[:10]) + sum_of(packet[12:transport]))
+    checksum = transport + _CHECKSUM
+    rest = sum_of(packet[transport:checksum]) + sum_of(packet[checksum + 2 :])
+    _fill_in(packet, checksum, rest + sum_of(addresses) + SWAP * (_TCP + size - transport))
+    return True
+
+
+def _fill_in(packet: memoryview | bytearray, at: int, total: int) -> None:
+    packet[at : at + 2] = (-total % FULL).to_bytes(2, "little")
