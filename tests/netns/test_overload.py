@@ -137,8 +137,8 @@ def test_beats_losses_and_memory(pair: OURS, ways: str) -> None:
     assert max(losses) < 0.05
     assert sent.longest_gap(since, until) < GAP, "the client's control messages"
     assert answered.longest_gap(since, until) < GAP, "the server's"
-    # A beat is a request and an answer to the server's reply.
-    assert requests > 0.8 * 2 * (until - since) / BEAT, f"{requests} control messages"
+    # A beat is a request and an answer to the server's reply; some are late beside other work.
+    assert requests > 0.6 * 2 * (until - since) / BEAT, f"{requests} control messages"
     for role, sizes in memory.items():
         assert max(sizes) - statistics.median(sizes[:3]) < GROWTH, role
     target = inside(4, SERVER)
