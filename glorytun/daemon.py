@@ -54,6 +54,10 @@ LATE = 2 * SECOND
 """A tunnel whose timers are overdue by so much hangs, though the loop turns."""
 TRY_AGAIN = 2
 """Seconds."""
+QUEUE_LENGTH = 2000
+"""Packets that wait in the device while we do something else: 50 ms of 40,000 small ones a second,
+of which the kernel's default loses some, and pings with them. Longer ones are TCP's, which has no
+more under way than its buffers hold."""
 GOODBYE_SPARE = SECOND // 50
 GOODBYE_MAX = SECOND // 4
 """How long the last packets may take, µs: a round trip and a little more, but not for ever."""
@@ -145,6 +149,8 @@ class Daemon:
         )
         stack.callback(self._tun.close)
         store.close()
+        links.lengthen_queue(self._tun.name, QUEUE_LENGTH)
+        self._dropped_before = links.queue_drops(self._tun.name)
         journal.set_device(self._tun.name)
         self._tunnel = self._make_tunnel(options, key)
         self._pump = Pump(
@@ -227,6 +233,7 @@ class Daemon:
             udp=self._udp,
             clock=self._clock,
             crowded_out=lambda: self._pump.dropped,
+            overflowed=self._overflowed,
             follower=self._follower,
             features=self._features,
             meter=self._meter,
@@ -234,6 +241,10 @@ class Daemon:
             reload=self._reload,
             change=self._set,
         )
+
+    def _overflowed(self) -> int:
+        """Packets that the device had no room for since we began; it may be another one by now."""
+        return max(0, links.queue_drops(self._tun.name) - self._dropped_before)
 
     def _features(self) -> dict[str, bool]:
         """Which offloads there are, and whether they are in use."""

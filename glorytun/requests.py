@@ -40,6 +40,7 @@ class Requests:
     udp: UdpSocket
     clock: Clock
     crowded_out: Callable[[], int]
+    overflowed: Callable[[], int]
     follower: Follower | None
     """None on a server."""
     features: Callable[[], dict[str, bool]]
@@ -81,6 +82,7 @@ class Requests:
             traffic_class=self.udp.traffic_class,
             features=self.features(),
             crowded_out=self.crowded_out(),
+            overflowed=self.overflowed(),
             undelivered=self.tun.skipped + self.tun.dropped,
         )
         return describe_tunnel(self.tunnel.status(), settings=self.tunnel.settings, facts=facts)

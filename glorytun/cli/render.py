@@ -222,6 +222,8 @@ def _sent(amount: dict[str, Any]) -> str:
         text += f", {dropped} dropped that fit no path"
     if amount["crowded_out"]:
         text += f", {amount['crowded_out']} that were more than the paths carry"
+    if amount["overflowed"]:
+        text += f", {amount['overflowed']} that the device had no room for"
     return text
 
 

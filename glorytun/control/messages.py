@@ -100,6 +100,8 @@ class DaemonFacts:
     """What the kernel was probed for, and whether it is in use."""
     crowded_out: int
     """Packets that no path had credit for in time, or that were too many."""
+    overflowed: int
+    """Packets that the TUN device had no room for, since we were slower than who sent them."""
     undelivered: int
     """Packets received that were no IP packets, or that the TUN device didn't take."""
 
@@ -186,6 +188,7 @@ def describe_tunnel(
             "packets": status.sent_total,
             "dropped": status.unsent_total,
             "crowded_out": facts.crowded_out,
+            "overflowed": facts.overflowed,
         },
         "received": {
             "bytes": status.received_bytes,

@@ -1,12 +1,16 @@
 """Batches: how packets and datagrams move, many at a time and without an object for each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 SLACK = 128
 """Bytes of a buffer behind the last row that whoever splits or merges may write or read."""
 MANY = 64
 """Calls of the kernel to take what is waiting into batches, if not fewer are asked for."""
+
+From = TypeVar("From")
+"""Where rows came from."""
 
 
 class Buffer(bytearray):
@@ -114,3 +118,32 @@ def append(batches: list[Batch], rows: Batch) -> int:
             return end
     batches.append(rows)
     return end
+
+
+def joined(
+    received: Sequence[tuple[Batch, From]],
+) -> Iterator[tuple[Batch, Sequence[tuple[Batch, From]]]]:
+    """Batches of one buffer that continue each other, as one; and which they are."""
+    first = 0
+    for end in range(1, len(received) + 1):
+        if end < len(received) and _continues(received[end - 1][0], received[end][0]):
+            continue
+        together = received[first][0]
+        if end - first > 1:
+            last = received[end - 1][0]
+            count = (last.offset - together.offset) // together.stride + last.count
+            size = together.size
+            together = Batch(
+                together.buffer, together.offset, together.stride, count, size, last.last
+            )
+        yield together, received[first:end]
+        first = end
+
+
+def _continues(before: Batch, rows: Batch) -> bool:
+    """Whether rows are as long as those before, of which all are, and lie behind them."""
+    return (
+        before.last == before.size == rows.size
+        and before.stride == rows.stride
+        and before.offset + before.count * before.stride == rows.offset
+    )

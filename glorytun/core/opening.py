@@ -1,12 +1,22 @@
 """What becomes of data that is received: decrypted, and let through once."""
 
+from typing import NamedTuple
+
 from glorytun.core.address import Endpoint
 from glorytun.core.batch import Batch, Buffer
 from glorytun.core.conversation import Conversation
 from glorytun.core.exchange import KeyExchange, Session
 from glorytun.core.outbox import Outbox
 from glorytun.core.status import BadKind
-from glorytun.core.wire import pull_time, pull_times, unwrap_time
+from glorytun.core.wire import OVERHEAD, TIME_SIZE, pull_time, pull_times, unwrap_time
+
+
+class Decrypted(NamedTuple):
+    """What became of rows with the session that was likeliest to open them."""
+
+    session: Session | None
+    good: list[bool]
+    """Which of the rows it opened."""
 
 
 class Opener:
@@ -25,22 +35,64 @@ class Opener:
 
     def open(self, datagrams: Batch, source: Endpoint, now: int) -> list[bool]:
         """Decrypt rows into `plain`, each at its place; which of them are to be delivered."""
+        decrypted = self.decrypt(datagrams)
+        if datagrams.count > 1 and self.accept_all(decrypted, datagrams, now):
+            return decrypted.good
+        return self.judge(decrypted, datagrams, source, now)
+
+    def decrypt(self, datagrams: Batch) -> Decrypted:
+        """Decrypt rows into `plain`, and judge none: `accept_all` and `judge` do."""
         if len(self.plain) < len(datagrams.buffer):
             self.plain = Buffer(len(datagrams.buffer))
-        likeliest = self._exchange.likeliest
-        good = [False] * datagrams.count
-        if likeliest is not None:
-            good = likeliest.rx.open(datagrams, self.plain)
-            many = datagrams.count > 1 and False not in good
-            if many and self._accept_all(likeliest, datagrams, now):
-                return good
+        session = self._exchange.likeliest
+        if session is None:
+            return Decrypted(None, [False] * datagrams.count)
+        return Decrypted(session, session.rx.open(datagrams, self.plain))
+
+    def packets(self, datagrams: Batch) -> Batch:
+        """What rows became that were decrypted."""
+        return Batch(
+            self.plain,
+            datagrams.offset + TIME_SIZE,
+            datagrams.stride,
+            datagrams.count,
+            datagrams.size - OVERHEAD,
+            datagrams.last - OVERHEAD,
+        )
+
+    def accept_all(self, decrypted: Decrypted, datagrams: Batch, now: int) -> bool:
+        """Accept all rows at once if there is nothing to be said against any, else none of them.
+
+        Of several paths each has its delay, so that only the times of one path must increase.
+        """
+        session, good = decrypted
+        if session is None or False in good:
+            return False
+        times = pull_times(datagrams, now=now)
+        tolerance = self._conversation.settings.timetolerance
+        first, last = now - tolerance, now + tolerance
+        if first <= times[0] and times[-1] <= last and session.window.accept_newer(times):
+            self._note_opened(session, now)
+            return True
+        if times.min() < first or times.max() > last or not session.window.accept_mixed(times):
+            return False
+        self._note_opened(session, now)
+        return True
+
+    def judge(
+        self, decrypted: Decrypted, datagrams: Batch, source: Endpoint, now: int
+    ) -> list[bool]:
+        """Which rows are to be delivered, each by itself; those of other sessions are opened."""
+        tried, good = decrypted
         at = datagrams.offset
+        judged = []
         for index, is_open in enumerate(good):
-            session = likeliest if is_open else self._open_row(datagrams.run(index, 1))
+            session = tried if is_open else self._open_row(datagrams.run(index, 1), tried)
             time = unwrap_time(pull_time(datagrams.buffer, at), now=now)
-            good[index] = self._accept(session, time, source, now, size=datagrams.row_size(index))
+            size = datagrams.row_size(index)
+            judged.append(self._accept(session, time, source, now, size=size))
             at += datagrams.stride
-        return good
+        return judged
 
     def take_copies(self) -> list[int]:
         """The sizes of datagrams whose other copy had come before; each is told once."""
@@ -54,23 +106,15 @@ class Opener:
         moved, self._has_moved = self._has_moved, False
         return moved
 
-    def _open_row(self, datagram: Batch) -> Session | None:
-        """The session that opens one datagram, which the likeliest did not."""
-        for session in self._exchange.receiving()[1:]:
-            if session.rx.open(datagram, self.plain)[0]:
+    def _open_row(self, datagram: Batch, tried: Session | None) -> Session | None:
+        """The session that opens one datagram, which `tried` did not.
+
+        Which is likeliest may have changed since that was tried, with the row before.
+        """
+        for session in self._exchange.receiving():
+            if session is not tried and session.rx.open(datagram, self.plain)[0]:
                 return session
         return None
-
-    def _accept_all(self, session: Session, datagrams: Batch, now: int) -> bool:
-        """Accept all rows at once if there is nothing to be said against any, else none of them."""
-        times = pull_times(datagrams, now=now)
-        tolerance = self._conversation.settings.timetolerance
-        if not now - tolerance <= times[0] <= times[-1] <= now + tolerance:
-            return False
-        if not session.window.accept_newer(times):
-            return False
-        self._note_opened(session, now)
-        return True
 
     def _accept(
         self, session: Session | None, time: int, source: Endpoint, now: int, *, size: int

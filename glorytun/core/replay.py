@@ -60,6 +60,28 @@ class ReplayWindow:
         self._view[(times >> _STEP_BITS) % _SLOTS] = 1
         return True
 
+    def accept_mixed(self, times: npt.NDArray[np.int64]) -> bool:
+        """Accept authenticated times in any order if each is new by itself, else none of them.
+
+        So it is with those of several paths. False too where it would depend on their order.
+        """
+        newest = max(self.newest, int(times.max()))
+        if times.min() <= newest - WINDOW:
+            return False
+        steps = times >> _STEP_BITS
+        ordered = np.sort(steps)
+        if (ordered[1:] == ordered[:-1]).any():
+            return False
+        slots = steps % _SLOTS
+        if self._view[slots[steps <= self.newest >> _STEP_BITS]].any():
+            return False
+        if ordered[-1] - ordered[0] >= _SLOTS:  # The newest would share its slot.
+            return False
+        if newest > self.newest:
+            self._advance(newest)
+        self._view[slots] = 1
+        return True
+
     def _advance(self, time: int) -> None:
         """Forget the steps that fall out of the window as `time` becomes the newest."""
         first = (self.newest >> _STEP_BITS) + 1

@@ -125,3 +125,13 @@ def with_change(settings: PathSettings, change: PathChange) -> PathSettings:
             hint="`rate fixed tx RATE` gives it, `rate auto` finds it",
         )
     return found
+
+
+def refuse_wishes(change: PathChange) -> None:
+    """Raise TunnelError at what a server can't be told of a path, since its client decides."""
+    for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
+        if getattr(change, name) is not None:
+            raise TunnelError(
+                f"a server follows its client: {name} can't be set here",
+                hint="set it on the client",
+            )

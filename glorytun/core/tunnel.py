@@ -2,7 +2,7 @@
 
 The driver calls
 
-- `receive(datagrams, path, now)` with what the socket gave, and writes the packets it returns,
+- `receive_all(received, now)` with what the socket gave, and writes the packets it returns,
 - `send(packets, now)` with what the TUN device gave, once `next_turn(now)` has come, and again
   with what it left,
 - `on_timeout(now)` when `next_timeout()` has come,
@@ -12,16 +12,16 @@ and after each of them sends what `next_datagrams()` and handles what `next_even
 `now` is in µs since the epoch and never decreases.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from glorytun.core.address import PathId
-from glorytun.core.batch import Batch
+from glorytun.core.batch import Batch, joined
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange
 from glorytun.core.marked import first_alike
-from glorytun.core.opening import Opener
+from glorytun.core.opening import Decrypted, Opener
 from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import UNANSWERED_MAX, Path
 from glorytun.core.paths import PATHS_MAX, Paths
@@ -35,6 +35,7 @@ from glorytun.core.settings import (
     PathState,
     Settings,
     SettingsChange,
+    refuse_wishes,
     with_change,
 )
 from glorytun.core.status import BadKind, BadStatus, PathStatus, TunnelStatus
@@ -43,6 +44,7 @@ from glorytun.core.wire import (
     OVERHEAD,
     TIME_SIZE,
     Capability,
+    has_control,
     pull_time,
     unwrap_time,
 )
@@ -53,9 +55,9 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
+MARKED_SIZE = OVERHEAD + len(MARK)
 SEND_MAX = 256
 """Packets in a batch given to `send`."""
-_EVEN = bytes(range(0, 256, 2))
 WAKE_INTERVAL = SECOND // 10
 WAKE_TRIES = 10
 """Marks that a server sends on each path to make an idle client ask again."""
@@ -221,13 +223,25 @@ class Tunnel:
         """The host had no room for so many datagrams: no loss of the paths that they came on."""
         self._conversation.overflow.add(count, now)
 
+    def receive_all(self, received: Sequence[tuple[Batch, PathId]], now: int) -> list[Batch]:
+        """`receive` for what lies in one buffer as it came: what came on several paths in turn is
+        opened at once, in a fifth of the time."""
+        packets: list[Batch] = []
+        for datagrams, runs in joined(received):
+            if len(runs) > 1 and datagrams.last > MARKED_SIZE and not has_control(datagrams):
+                packets += self._receive_together(datagrams, runs, now)
+            else:
+                for run, path_id in runs:
+                    packets += self.receive(run, path_id, now)
+        return packets
+
     def receive(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
         """Open datagrams that came from `path_id.remote` to `path_id.local`; returns the packets.
 
         The packets lie in a buffer of the tunnel's own, each where its datagram lies in its own:
         they are valid until datagrams come at the same place, or in a longer buffer.
         """
-        if datagrams.last > OVERHEAD and not _has_control(datagrams):
+        if datagrams.last > OVERHEAD and not has_control(datagrams):
             return self._receive_data(datagrams, path_id, now)
         buffer, at = datagrams.buffer, datagrams.offset
         is_data = [False] * datagrams.count
@@ -250,24 +264,60 @@ class Tunnel:
             self._judge(now)
 
     def _receive_data(self, datagrams: Batch, path_id: PathId, now: int) -> list[Batch]:
+        good = self._opener.open(datagrams, path_id.remote, now)
+        return self._take(datagrams, good, path_id, now)
+
+    def _receive_together(
+        self, datagrams: Batch, runs: Sequence[tuple[Batch, PathId]], now: int
+    ) -> list[Batch]:
+        """Open rows of several paths at once: what is said of each path is as if it were alone."""
         opener = self._opener
-        good = opener.open(datagrams, path_id.remote, now)
+        decrypted = opener.decrypt(datagrams)
+        if opener.accept_all(decrypted, datagrams, now):
+            return self._take_together(datagrams, runs, now)
+        packets: list[Batch] = []
+        first = 0
+        for run, path_id in runs:
+            good = decrypted.good[first : first + run.count]
+            first += run.count
+            good = opener.judge(Decrypted(decrypted.session, good), run, path_id.remote, now)
+            packets += self._take(run, good, path_id, now)
+        return packets
+
+    def _take_together(
+        self, datagrams: Batch, runs: Sequence[tuple[Batch, PathId]], now: int
+    ) -> list[Batch]:
+        """`_take` for rows of several paths, all of which are to be delivered."""
+        if self._resequencer.limit:
+            for run, path_id in runs:
+                self._take(run, [True] * run.count, path_id, now)
+            return []
+        if self._opener.take_move():
+            self._reschedule(now)
+        sums: dict[PathId, tuple[int, int]] = {}
+        for run, path_id in runs:
+            size, count = sums.get(path_id, (0, 0))
+            sums[path_id] = size + run.total(), count + run.count
+        for path_id, (size, count) in sums.items():
+            path = self._paths.get(path_id)
+            if path is not None:
+                self._count_received(path, size=size, count=count, now=now)
+        packets = self._opener.packets(datagrams)
+        self._note_received(size=packets.total(), count=packets.count, now=now)
+        return [packets]
+
+    def _take(self, datagrams: Batch, good: list[bool], path_id: PathId, now: int) -> list[Batch]:
+        """Count rows that were opened; those to be delivered."""
+        opener = self._opener
         path = self._paths.get(path_id)
         if copies := opener.take_copies():
             self._count_copies(copies, path, now)
         if opener.take_move():
             self._reschedule(now)
-        if datagrams.last == OVERHEAD + len(MARK) and good[-1]:
+        if datagrams.last == MARKED_SIZE and good[-1]:
             good[-1] = False
             self._heard_mark(path, now)
-        packets = Batch(
-            opener.plain,
-            datagrams.offset + TIME_SIZE,
-            datagrams.stride,
-            datagrams.count,
-            datagrams.size - OVERHEAD,
-            datagrams.last - OVERHEAD,
-        )
+        packets = opener.packets(datagrams)
         runs, count, size = [packets], datagrams.count, packets.total()
         if False in good:
             runs, count = list(packets.runs(good)), good.count(True)
@@ -276,13 +326,16 @@ class Tunnel:
                 return []
         if path is not None:
             self._count_received(path, size=size + count * OVERHEAD, count=count, now=now)
-        self._received_total += count
-        self._received_bytes += size
-        self._note_data(now)
+        self._note_received(size=size, count=count, now=now)
         if self._resequencer.limit:
             self._hold(datagrams, runs, path_id, now)
             return []
         return runs
+
+    def _note_received(self, *, size: int, count: int, now: int) -> None:
+        self._received_total += count
+        self._received_bytes += size
+        self._note_data(now)
 
     def _hold(self, datagrams: Batch, runs: list[Batch], path_id: PathId, now: int) -> None:
         """Keep packets until they are due: `next_packets` has them then."""
@@ -298,7 +351,7 @@ class Tunnel:
         request does.
         """
         if path is not None:
-            self._count_received(path, size=OVERHEAD + len(MARK), count=1, now=now)
+            self._count_received(path, size=MARKED_SIZE, count=1, now=now)
         if self._client:
             self._note_data(now)
         elif path is not None:
@@ -452,7 +505,7 @@ class Tunnel:
             if len(self._paths) >= PATHS_MAX:
                 raise TunnelError(f"there are {PATHS_MAX} paths, and no more may be")
         if not self._client:
-            _refuse_wishes(change)
+            refuse_wishes(change)
         with_change(path.settings if path else PathSettings(), change)
 
     def set_path(self, path_id: PathId, change: PathChange, now: int) -> None:
@@ -547,22 +600,3 @@ class Tunnel:
 
     def bad_statuses(self) -> list[BadStatus]:
         return self._outbox.bad_statuses()
-
-
-def _refuse_wishes(change: PathChange) -> None:
-    """What a server can't be told of a path, since its client decides."""
-    for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
-        if getattr(change, name) is not None:
-            raise TunnelError(
-                f"a server follows its client: {name} can't be set here",
-                hint="set it on the client",
-            )
-
-
-def _has_control(datagrams: Batch) -> bool:
-    """Whether any row is a control message; all have at least one byte."""
-    at = datagrams.offset
-    if datagrams.count == 1:
-        return bool(datagrams.buffer[at] & CONTROL_BIT)
-    first_bytes = datagrams.buffer[at : at + datagrams.count * datagrams.stride : datagrams.stride]
-    return bool(first_bytes.translate(None, _EVEN))

@@ -38,6 +38,8 @@ CONTROL_SIZE = _CONTROL.size + _PORT.size
 CONTROL_DATAGRAM_SIZE = CONTROL_SIZE + OVERHEAD
 """Bytes of the smallest control datagram."""
 
+_EVEN = bytes(range(0, 256, 2))
+
 # What this implementation chose.
 
 DATAGRAM_MAX = 65535
@@ -160,6 +162,15 @@ def pull_times(datagrams: Batch, *, now: int) -> npt.NDArray[np.int64]:
 def _fields(datagrams: Batch) -> npt.NDArray[np.uint8]:
     shape, strides = (datagrams.count, TIME_SIZE), (datagrams.stride, 1)
     return np.ndarray(shape, np.uint8, datagrams.buffer, datagrams.offset, strides)
+
+
+def has_control(datagrams: Batch) -> bool:
+    """Whether any row is a control message; all have at least one byte."""
+    at = datagrams.offset
+    if datagrams.count == 1:
+        return bool(datagrams.buffer[at] & CONTROL_BIT)
+    first_bytes = datagrams.buffer[at : at + datagrams.count * datagrams.stride : datagrams.stride]
+    return bool(first_bytes.translate(None, _EVEN))
 
 
 def unwrap_time(field: int, *, now: int) -> int:

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from glorytun.core.address import Endpoint, format_address, is_v4, pack_address
@@ -24,7 +25,15 @@ _IFA_F_DEPRECATED = 0x20
 _IFA_F_TENTATIVE = 0x40
 _RT_SCOPE_UNIVERSE = 0
 _SIOCGIFFLAGS = 0x8913
+_SIOCGIFTXQLEN, _SIOCSIFTXQLEN = 0x8942, 0x8943
 _IFREQ = struct.Struct("16sH22x")
+_IFREQ_NUMBER = struct.Struct("16si20x")
+_QUEUE_DEFAULT = 500
+"""TUN_READQ_SIZE in drivers/net/tun.c."""
+_DEVICES = Path("/proc/thread-self/net/dev")
+"""Of the network namespace, which sysfs may have been mounted for another one than ours."""
+_TX_DROPPED = 11
+"""Its place among a device's numbers there: dev_seq_printf_stats()."""
 _DUMPS = 5
 """How often to begin anew where addresses change while they are read."""
 _RTMGRP_LINK = 0x1
@@ -40,6 +49,27 @@ def set_mtu(device: str, mtu: int) -> None:
 def set_up(device: str) -> None:
     """Switch a device on. Raises DeviceError."""
     _change(device, f"{device} can't be switched on", state="up")
+
+
+def lengthen_queue(device: str, length: int) -> None:
+    """Let so many packets wait in a TUN device, unless somebody chose other than the default.
+
+    Without the right to do so it stays as it is, which only bursts notice.
+    """
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        request = _IFREQ_NUMBER.pack(os.fsencode(device), 0)
+        found = _IFREQ_NUMBER.unpack(fcntl.ioctl(asked, _SIOCGIFTXQLEN, request))[1]
+        if found == _QUEUE_DEFAULT:
+            fcntl.ioctl(asked, _SIOCSIFTXQLEN, _IFREQ_NUMBER.pack(os.fsencode(device), length))
+
+
+def queue_drops(device: str) -> int:
+    """Packets that a device had no room for since it was made; 0 if there is no such device."""
+    for line in _DEVICES.read_text().splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == device:
+            return int(numbers.split()[_TX_DROPPED])
+    return 0
 
 
 def source_address(remote: Endpoint, *, interface: str = "") -> bytes | None:

@@ -232,8 +232,7 @@ def _fill_in_checksums(packet: SuperPacket, template: bytearray, rows: Batch, mi
     A whole header of IPv4 adds nothing, since its checksum makes its sum zero. Of IPv6 it is taken
     off; a shorter length of the last row then cancels out against that in its pseudo-header.
     """
-    length = rows.size - packet.transport
-    common = sum_of(template[:2]) + _pseudo_sum(template, packet.protocol, length)
+    common = sum_of(template[:2]) + _given_pseudo_sum(packet, rows.size - packet.transport)
     if packet.is_v6:
         common -= sum_of(template[: packet.transport])
     checksums = (_ZERO - common) - row_sums(rows)
@@ -246,6 +245,18 @@ def _fill_in_checksums(packet: SuperPacket, template: bytearray, rows: Batch, mi
         (rows.count,), "<u2", rows.buffer, rows.offset + packet.checksum, (rows.stride,)
     )
     field[:] = checksums
+
+
+def _given_pseudo_sum(packet: SuperPacket, length: int) -> int:
+    """The sum over the pseudo-header of a segment, from that of the packet: only lengths differ.
+
+    That stands where the checksum will. It can't be made from the header alone: with a routing
+    header the address there is not that of the last destination (tcp_gso_segment() does the same).
+    """
+    at = VNET_SIZE + packet.checksum
+    given = sum_of(packet.buffer[at : at + 2])
+    whole = packet.header - packet.transport + (packet.segments - 1) * packet.segment + packet.last
+    return (given + SWAP * (length - whole)) % FULL
 
 
 def _pseudo_sum(headers: bytearray | bytes, protocol: int, length: int) -> int:

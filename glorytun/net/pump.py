@@ -130,13 +130,10 @@ class Pump:
 
     def _deliver_some(self, most: int = MANY) -> None:
         now = self._clock.now()
-        packets: list[Batch] = []
         received = self._udp.receive(most)
         if self._udp.overflow:
             self._tunnel.on_overflow(self._udp.overflow, now)
-        for datagrams, path in received:
-            packets += self._tunnel.receive(datagrams, path, now)
-        self._tun.write(packets)
+        self._tun.write(self._tunnel.receive_all(received, now))
         self._deliver_held(now)
 
     def _deliver_held(self, now: int) -> None:

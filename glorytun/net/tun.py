@@ -81,10 +81,12 @@ _CHECKSUM = struct.Struct("=HH")
 """Where what it covers begins, and where it is in there."""
 _UDP_CHECKSUM = 6
 _SYN_MAX = 200
-"""More than a SYN without data takes."""
+"""More than a SYN without data takes: what is shorter is looked at as a whole."""
 _V4_HEADER = 20
 _V6_HEADER = 40
-_TCP, _ACK = 6, 0x10
+_TCP, _SYN, _ACK = 6, 0x02, 0x10
+_FLAGS_AT = 13
+"""Of TCP, in its header."""
 _ACKS_SIZE = 8192
 """Room for acknowledgements that are read in one go."""
 
@@ -298,9 +300,10 @@ class Tun:
     def _put(self, batches: list[Batch], at: int) -> int:
         end = at + self._size
         self._view[at:end] = self._read_view[VNET_SIZE : VNET_SIZE + self._size]
+        may_be_syn = self._size < _SYN_MAX or _is_syn(self._read, VNET_SIZE)
         if self._has_vnet and self._read[_FLAGS] & NEEDS_CHECKSUM:
             start, offset = _CHECKSUM.unpack_from(self._read, _CHECKSUM_AT)
-            if self._size > _SYN_MAX and self.leaves_bare and may_be_bare(self._buffer, at, start):
+            if self.leaves_bare and not may_be_syn and may_be_bare(self._buffer, at, start):
                 self._buffer[at] |= BARE_BIT
             elif offset == _UDP_CHECKSUM:
                 # Not one by one: where packets are small this is a third of what reading one takes.
@@ -309,7 +312,7 @@ class Tun:
                 return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
             else:
                 fill_in(self._buffer, at + start, at + start + offset, end)
-        if self._size < _SYN_MAX and self.mtu:
+        if may_be_syn and self.mtu:
             clamp_mss(self._view[at:end], self.mtu)
         return append_row(batches, self._buffer, at, self._size, gap=OVERHEAD)
 
@@ -366,7 +369,7 @@ class Tun:
         if not (_is_packet(row) or complete(row)):
             self.skipped += 1
             return
-        if len(row) < _SYN_MAX and self.mtu:
+        if self.mtu and (len(row) < _SYN_MAX or _is_syn(row, 0)):
             clamp_mss(row, self.mtu)
         try:
             if self._has_vnet:
@@ -409,21 +412,44 @@ def _is_worth_merging(batches: Sequence[Batch]) -> bool:
 
 
 def _is_ack(read: bytearray, size: int) -> bool:
-    """Whether a packet behind a vnet header is TCP's and nothing but an acknowledgement."""
+    """Whether a packet behind a vnet header is TCP's and nothing but an acknowledgement.
+
+    It may overtake data of its own flow, which does no harm. What it acknowledges is cumulative,
+    and that data repeats it or says less, which is ignored (RFC 9293, 3.10.7.4: SND.UNA). Its
+    number, behind that data, is within the window (where the data fills it, Linux takes it too, and
+    others as if it were lost); the window that it tells is the newer one by that number (SND.WL1).
+    Its timestamp isn't kept while that data is missing (RFC 7323, 4.3: SEG.SEQ <= Last.ACK.sent),
+    so that the data isn't taken for old. Acknowledgements among themselves stay in order, so none
+    looks like one more duplicate.
+
+    Whatever else has a meaning by its place stays where it is: data, SYN, FIN and RST, PSH, URG,
+    ECE and CWR, and what has options or headers before TCP's.
+    """
     is_v4 = read[VNET_SIZE] == 0x45
     if read[VNET_SIZE + (9 if is_v4 else 6)] != _TCP:
         return False
     header = _V4_HEADER if is_v4 else _V6_HEADER
     tcp = VNET_SIZE + header
-    return read[tcp + 13] == _ACK and size == header + 4 * (read[tcp + 12] >> 4)
+    return read[tcp + _FLAGS_AT] == _ACK and size == header + 4 * (read[tcp + 12] >> 4)
+
+
+def _is_syn(buffer: bytearray | memoryview, at: int) -> bool:
+    """Whether a packet of `_SYN_MAX` bytes at least is one of TCP that begins a connection.
+
+    It carries data then, which TCP Fast Open allows (RFC 7413).
+    """
+    is_v4 = buffer[at] == 0x45
+    if buffer[at + (9 if is_v4 else 6)] != _TCP:
+        return False
+    return bool(buffer[at + (_V4_HEADER if is_v4 else _V6_HEADER) + _FLAGS_AT] & _SYN)
 
 
 def _are_plain(batch: Batch) -> bool:
     """Whether all rows are packets of one version, so that none has to be looked at by itself.
 
-    Of IPv4 without options, and each exactly as long as its length field says.
+    Of IPv4 without options, and each exactly as long as its length field says; and none a SYN.
     """
-    shape, strides = (batch.count, 6), (batch.stride, 1)
+    shape, strides = (batch.count, _V6_HEADER + _FLAGS_AT + 1), (batch.stride, 1)
     table = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
     is_v4 = table[0, 0] == 0x45
     lengths = table[:, 2 if is_v4 else 4] * np.uint32(256) + table[:, 3 if is_v4 else 5]
@@ -432,7 +458,10 @@ def _are_plain(batch: Batch) -> bool:
     if lengths[-1] != batch.last or (lengths[:-1] != batch.size).any():
         return False
     first = table[:, 0] if is_v4 else table[:, 0] >> 4
-    return bool((first == (0x45 if is_v4 else 6)).all())
+    if (first != (0x45 if is_v4 else 6)).any():
+        return False
+    flags = table[:, (_V4_HEADER if is_v4 else _V6_HEADER) + _FLAGS_AT]
+    return not (flags[table[:, 9 if is_v4 else 6] == _TCP] & _SYN).any()
 
 
 def _is_packet(row: memoryview) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from glorytun.daemon import QUEUE_LENGTH
 from tests.lab.install import System
 from tests.lab.tunnel import UNIT, End, booted
 
@@ -85,6 +86,12 @@ def test_it_opens_one_device(inside: dict[str, Any]) -> None:
         f"/dev/{name}" for name in ("full", "null", "pts/ptmx", "random", "tty", "urandom", "zero")
     }
     assert set(inside["devices"]) - harmless == {"/dev/net/tun"}
+
+
+def test_it_lengthens_the_queue_of_its_device(end: End, inside: dict[str, Any]) -> None:
+    """Which networkd made, and gave the kernel's default."""
+    assert inside["status"]
+    assert end.device()["txqlen"] == QUEUE_LENGTH
 
 
 def test_the_daemon_has_no_more_than_the_probe(end: End, inside: dict[str, Any]) -> None:

@@ -28,6 +28,32 @@ def test_mtu(host: Host, mtu: int) -> None:
     assert host.mtu("tun0") == mtu
 
 
+@pytest.mark.parametrize(("before", "after"), [(500, 2000), (499, 499), (5000, 5000)])
+def test_queue_is_lengthened_unless_it_was_set(host: Host, before: int, after: int) -> None:
+    """The kernel's default is nobody's choice; anything else is."""
+    host.ip(f"link set tun0 txqueuelen {before}")
+    host.within(lambda: links.lengthen_queue("tun0", 2000))
+    found = host.device("tun0")
+    assert found
+    assert found["txqlen"] == after
+
+
+def test_queue_of_no_device(host: Host) -> None:
+    """It has none, and has dropped nothing: the device may have been deleted by now."""
+    host.within(lambda: links.lengthen_queue("tun7", 2000))
+    assert host.within(lambda: links.queue_drops("tun7")) == 0
+
+
+def test_queue_without_permission(host: Host) -> None:
+    """It stays as it is, and that is no reason to fail."""
+    host.ip("link set tun0 txqueuelen 500")
+    code = "from glorytun.net import links; links.lengthen_queue('tun0', 2000)"
+    host.run("setpriv", "--bounding-set", "-net_admin", sys.executable, "-c", code)
+    found = host.device("tun0")
+    assert found
+    assert found["txqlen"] == 500
+
+
 def test_up(host: Host) -> None:
     """Switching on what is on already does no harm."""
     for _ in range(2):

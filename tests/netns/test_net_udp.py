@@ -7,10 +7,13 @@
 └──────────────────────┘                        └──────────────────────┘
 """
 
+import ctypes
 import errno
+import fcntl
 import os
 import re
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 
@@ -314,6 +317,56 @@ def test_failures_of_sending(bind: Opener, bound: str, net: str) -> None:
         # The kernel takes global IPv6 addresses away from a device that goes down.
         host.ip("link set link1 up", "addr replace fd09:1::1/64 dev link1 nodad")
         wait_for(lambda: send(there) == 0, timeout=5, what="sending to work again")
+
+
+def test_a_device_that_refuses_segments(hosts: tuple[Host, Host], bind: Opener) -> None:
+    """What it refuses as a whole leaves one by one, and from then on all does so."""
+    server = bind(hosts[1], "0.0.0.0")
+    code = (
+        "from glorytun.core.batch import Batch\n"
+        "from glorytun.net.udp import UdpSocket\n"
+        "from tests.netns.refuse import refuse\n"
+        "from tests.netns.test_net_udp import path\n"
+        "udp = UdpSocket.open('0.0.0.0', 0)\n"
+        "there = path('10.9.1.1', '10.9.1.2')\n"
+        "refuse('sendmsg')\n"
+        "for start in (b'a', b'b'):\n"
+        "    batch = Batch(bytearray(start * 2950), 0, 1000, 3, 1000, 950)\n"
+        "    print(udp.send(there, batch), *sorted(udp.offloads))\n"
+        "print(udp.send(there, Batch.of(b'x')))\n"
+    )
+    said = hosts[0].run(sys.executable, "-c", code).stdout.splitlines()
+    # One by itself finds that the refusal is for all.
+    assert said == ["0 udp_gro", "0 udp_gro", str(errno.EIO)]
+    found: list[bytes] = []
+    while len(found) < 6:
+        for batch, _ in wait_for(server.receive, timeout=5, what="what was sent") or []:
+            found += [bytes(row) for row in batch.rows()]
+    assert found == [start * size for start in (b"a", b"b") for size in (1000, 1000, 950)]
+
+
+def test_a_device_without_checksums(hosts: tuple[Host, Host], bind: Opener) -> None:
+    """It refuses segments, or the kernel fills in what it can't: Linux 6.11. Both arrive."""
+    client, server = bind(hosts[0], "0.0.0.0"), bind(hosts[1], "0.0.0.0")
+    checksums_off(hosts[0], "link1")
+    try:
+        batch = Batch(bytearray(b"a" * 2950), 0, 1000, 3, 1000, 950)
+        assert client.send(path("10.9.1.1", "10.9.1.2"), batch) == 0
+    finally:
+        checksums_off(hosts[0], "link1", off=False)
+    found: list[bytes] = []
+    while len(found) < 3:
+        for rows, _ in wait_for(server.receive, timeout=5, what="what was sent") or []:
+            found += [bytes(row) for row in rows.rows()]
+    assert found == [b"a" * 1000, b"a" * 1000, b"a" * 950]
+
+
+def checksums_off(host: Host, device: str, *, off: bool = True) -> None:
+    """`ethtool -K DEVICE tx off`, by ioctl: ETHTOOL_STXCSUM of linux/ethtool.h."""
+    value = ctypes.create_string_buffer(struct.pack("=II", 0x17, not off))
+    request = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
+    with host.socket(4, socket.SOCK_DGRAM) as asked:
+        fcntl.ioctl(asked, 0x8946, request)  # SIOCETHTOOL
 
 
 def test_closed_port_is_no_error(hosts: tuple[Host, Host], bind: Opener) -> None:

@@ -8,7 +8,8 @@ by what the kernel would make of it, one packet after the other.
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -17,7 +18,20 @@ from tests.netns.flood import Flood, memory_of
 from tests.netns.topology import SERVER, Lab, direct
 from tests.netns.tunnel import Pair, Tunnel, Tunnels, inside
 from tests.netns.wait import wait_for
-from tests.unit.net.packets import ACK, CWR, FIN, PSH, SYN, TCP, UDP, VNET, Packet, written
+from tests.unit.net.packets import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    PSH,
+    SYN,
+    TCP,
+    UDP,
+    VNET,
+    Packet,
+    routed,
+    written,
+)
 
 NONE = {"GLORYTUN_TEST_OFFLOADS": ""}
 COMPLETE = {"GLORYTUN_TEST_OFFLOADS": "tun_offload tun_uso udp_gso udp_gro"}
@@ -159,6 +173,53 @@ def test_super_packets(taps: tuple[Tap, Tap], version: int, protocol: int, segme
     assert arrived(taps[1], sent) == sent
 
 
+BETWEEN = {
+    "options": lambda protocol, data: Packet(
+        protocol=protocol, payload=data, ip_options=bytes.fromhex("94040000 01010101"), ident=65534
+    ),
+    "extension": lambda protocol, data: Packet(
+        version=6,
+        protocol=protocol,
+        payload=data,
+        ip_options=bytes([protocol, 0, 1, 4, 0, 0, 0, 0]),
+    ),
+    "routing": routed,
+}
+"""What may stand between the headers of IP and of TCP or UDP."""
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("make", BETWEEN.values(), ids=BETWEEN)
+def test_more_headers(
+    taps: tuple[Tap, Tap], make: Callable[[int, bytes], Packet], protocol: int
+) -> None:
+    """What we make of super-packets is what the kernel makes of them where it isn't left to us."""
+    packet = make(protocol, Random(protocol).randbytes(17 * 1000 + 5))
+    taps[0].put(packet, 1000)
+    sent = [one.data() for one in packet.segments(1000)]
+    assert arrived(taps[1], sent) == sent
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flags", [ECE, CWR, ECE | CWR, ECE | PSH, CWR | FIN])
+def test_congestion_is_told(taps: tuple[Tap, Tap], version: int, flags: int) -> None:
+    """ECE is on each segment, CWR on the first (RFC 3168): split, merged, and split again."""
+    packet = Packet(
+        version=version,
+        payload=Random(flags).randbytes(20 * 1300),
+        flags=ACK | flags,
+        traffic_class=3,
+    )
+    taps[0].put(packet, 1300)
+    for one in packet.segments(1300):
+        taps[0].put(replace(one, ports=(1, 2)))
+    whole = [one.data() for one in packet.segments(1300)]
+    single = [replace(one, ports=(1, 2)).data() for one in packet.segments(1300)]
+    found = arrived(taps[1], whole + single)
+    assert [one for one in found if one in set(whole)] == whole
+    assert [one for one in found if one in set(single)] == single
+
+
 def test_flows_that_interleave(taps: tuple[Tap, Tap]) -> None:
     """Single packets of several flows, in between what can't be merged: each flow in order."""
     random, queues = Random(1), list[list[Packet]]()
@@ -183,11 +244,13 @@ def test_flows_that_interleave(taps: tuple[Tap, Tap]) -> None:
         ]
 
 
-def test_a_wrong_checksum_arrives_as_it_is(taps: tuple[Tap, Tap]) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_wrong_checksum_arrives_as_it_is(taps: tuple[Tap, Tap], version: int) -> None:
     """Whoever it is for is to find out."""
-    random = Random(2)
+    random = Random(version)
     for protocol in (TCP, UDP):
-        packet = Packet(protocol=protocol, payload=random.randbytes(5000), ports=(77, 9))
+        payload = random.randbytes(5000)
+        packet = Packet(version=version, protocol=protocol, payload=payload, ports=(77, 9))
         rows = [one.data() for one in packet.segments(1000)]
         rows[2] = rows[2][:-1] + bytes([rows[2][-1] ^ 1])
         for row in rows:

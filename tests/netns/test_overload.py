@@ -6,12 +6,15 @@ The beats are counted on the link itself, by a packet socket that takes control 
 import contextlib
 import ctypes
 import json
+import os
+import signal
 import socket
 import statistics
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any, Self
 
@@ -144,3 +147,35 @@ def test_beats_losses_and_memory(pair: OURS, ways: str) -> None:
     target = inside(4, SERVER)
     wait_for(lambda: pair.client.host.ping(target, count=1).received, timeout=10, what="room")
     pair.ping()
+
+
+def test_room_for_bursts(pair: OURS) -> None:
+    """What comes while the tunnel is busy waits in the device; what has no room there is counted.
+
+    It is held up by a signal, for as long as that many packets take.
+    """
+    client = pair.client
+    target = (inside(4, SERVER), 9)
+    with client.host.socket(4, socket.SOCK_DGRAM) as socket_:
+        for count, lost in ((1500, 0), (3000, 1000)):
+            taken, overflowed = _taken(client)
+            os.kill(client.pid, signal.SIGSTOP)
+            try:
+                for _ in range(count):
+                    socket_.sendto(b"small", target)
+            finally:
+                os.kill(client.pid, signal.SIGCONT)
+            # The ring frees the places of packets that were read some at a time (ptr_ring.h).
+            least = taken + count - lost - 50
+            wait_for(partial(_has_taken, client, least), timeout=10, what="what waited")
+            assert 0 <= _taken(client)[1] - overflowed - lost <= 50
+
+
+def _taken(daemon: Tunnel) -> tuple[int, int]:
+    """Packets that were read from the device, and those that it had no room for."""
+    sent = json.loads(daemon.command("show", "json"))["tunnel"]["sent"]
+    return sent["packets"] + sent["crowded_out"], sent["overflowed"]
+
+
+def _has_taken(daemon: Tunnel, least: int) -> bool:
+    return _taken(daemon)[0] >= least

@@ -34,6 +34,16 @@ tun0: client, pid 1234, running for 2 h 3 min, glorytun 0.1.0
     )
 
 
+def test_each_reason_why_packets_did_not_leave_is_told() -> None:
+    facts = replace(FACTS, crowded_out=4, overflowed=5)
+    document = describe_tunnel(TUNNEL, settings=Settings(client=True), facts=facts)
+    (sent,) = [line for line in render_tunnel(document, now=NOW).splitlines() if " sent " in line]
+    assert sent.endswith(
+        "3 dropped that fit no path, 4 that were more than the paths carry, "
+        "5 that the device had no room for"
+    )
+
+
 def test_settings_of_several_links_are_shown_where_they_are_set() -> None:
     """`auto` too, though it does what `off` does."""
     settings = Settings(client=True, redundant=184, reorder=50_000)

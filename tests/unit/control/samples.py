@@ -39,6 +39,7 @@ FACTS = DaemonFacts(
     traffic_class=192,
     features={"udp_gso": True, "udp_gro": False},
     crowded_out=0,
+    overflowed=0,
     undelivered=0,
 )
 

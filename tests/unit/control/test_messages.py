@@ -197,7 +197,13 @@ def test_a_tunnel_is_described_in_si_units() -> None:
         "cipher": "aegis256",
         "keys_exchanged_at": 1.7e9 + 60,
         "mtu": 1450,
-        "sent": {"bytes": 1_234_567, "packets": 1000, "dropped": 3, "crowded_out": 0},
+        "sent": {
+            "bytes": 1_234_567,
+            "packets": 1000,
+            "dropped": 3,
+            "crowded_out": 0,
+            "overflowed": 0,
+        },
         "received": {"bytes": 7_654_321, "packets": 6000, "undelivered": 0, "copies": 6},
         "settings": {
             "cipher": "auto",

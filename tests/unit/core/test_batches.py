@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glorytun.core.batch import Batch, append_row
+from glorytun.core.batch import Batch, append_row, joined
 from glorytun.core.replay import WINDOW, ReplayWindow
 from glorytun.core.settings import SECOND
 from glorytun.core.wire import (
@@ -115,6 +115,37 @@ def test_replay_window_for_many(batches: list[list[int]]) -> None:
     assert many.newest == single.newest
 
 
+@given(
+    st.lists(st.lists(st.integers(0, 3 * WINDOW), min_size=1, max_size=6), max_size=20),
+    st.sampled_from([1, 2, WINDOW - 1]),
+)
+def test_replay_window_for_several_paths(batches: list[list[int]], step: int) -> None:
+    """In whatever order they came, all or none are accepted, as if each had come by itself."""
+    many, single = ReplayWindow(), ReplayWindow()
+    for offsets in batches:
+        times = [NOW + offset // step * step + 1 for offset in offsets]
+        if many.accept_mixed(np.array(times)):
+            assert all(single.accept(time) for time in times)
+        probes = {time + near for time in times for near in (-WINDOW, -2, -1, 0, 1, 2, WINDOW)}
+        for time in sorted(probes - set(times)):
+            assert many.is_new(time) == single.is_new(time)
+        for time in times:
+            assert many.accept(time) == single.accept(time)
+    assert many.newest == single.newest
+
+
+def test_replay_window_takes_paths_in_turn() -> None:
+    """A slower path's times are far behind the faster one's, and none keeps the others back."""
+    window = ReplayWindow()
+    fast = np.array([NOW + 2 * row for row in range(40)])
+    for start in (0, 80):
+        mixed = np.stack([fast + start, fast + start - WINDOW // 2], axis=1).ravel()
+        assert window.accept_mixed(mixed)
+        assert not window.accept_mixed(mixed)
+    assert not window.accept_mixed(np.array([NOW + 200, NOW + 200]))
+    assert not window.accept_mixed(np.array([NOW + 200, NOW + 300 - WINDOW, NOW + 400]))
+
+
 @given(st.integers(0, 2**49), st.integers(1, 70), st.sampled_from([2, 4]))
 def test_times_of_many(first: int, count: int, step: int) -> None:
     """Written and read as one by one, also where the field wraps."""
@@ -144,3 +175,22 @@ def test_rows_are_joined(sizes: list[int], gap: int) -> None:
     assert [len(row) for batch in batches for row in batch.rows()] == sizes
     for before, after in pairwise(batches):
         assert before.last < before.size or after.size > before.size
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(3, 4), st.integers(0, 2), st.booleans())))
+def test_batches_that_continue_each_other(shapes: list[tuple[int, int, int, bool]]) -> None:
+    """Together they have the rows of all, and only the last of these may be shorter."""
+    received: list[tuple[Batch, int]] = []
+    buffer = bytearray(range(256)) * 8
+    at = 0
+    for number, (count, size, missing, has_gap) in enumerate(shapes):
+        at += has_gap
+        received.append((Batch(buffer, at, 5, count, size, size - missing), number))
+        at += 5 * count
+    found = list(joined(received))
+    assert [run for _, runs in found for run in runs] == received
+    for together, runs in found:
+        assert list(together.rows()) == [row for run, _ in runs for row in run.rows()]
+    for (before, _), (after, _) in pairwise(found):
+        gap = after.offset - before.offset - before.count * before.stride
+        assert gap or before.last < before.size or before.size != after.size

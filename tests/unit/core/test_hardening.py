@@ -1,8 +1,9 @@
 """Mistakes that were made once: each of these failed before it was mended."""
 
 from glorytun.core.batch import Batch
+from glorytun.core.crypto import KeyPair
 from glorytun.core.settings import SECOND, PathState
-from glorytun.core.status import Condition
+from glorytun.core.status import BadKind, Condition
 from tests.simulation import MILLISECOND, Simulation, Wire
 from tests.unit.core.peer import (
     CLASSIC,
@@ -55,6 +56,23 @@ def test_short_control_message_behind_a_long_one() -> None:
     peer.tunnel.receive(Batch(bytearray(long + short), 0, 500, 2, 500, 192), peer.path, peer.now)
     assert [len(datagram) for datagram in peer.take()] == [500, 192]
     assert peer.status.rx.bytes - before == 692
+
+
+def test_many_at_once_begin_the_next_key() -> None:
+    """The first that is opened under it makes it the likeliest, and keeps none of the rest back."""
+    peer = server_peer()
+    peer.connect()
+    peer.pair = KeyPair(b"n" * 32)
+    peer.now += SECOND
+    answer = open_control(peer.say()[0])
+    assert answer is not None
+    new = peer.session(answer.pkey)
+    bad = peer.bad(BadKind.DECRYPT)
+    packets = [b"<%d>" % number for number in range(4)]
+    datagrams = b"".join(peer.seal(new, packet) for packet in packets)
+    runs = peer.tunnel.receive(Batch(bytearray(datagrams), 0, 25, 4, 25, 25), peer.path, peer.now)
+    assert [bytes(row) for run in runs for row in run.rows()] == packets
+    assert peer.bad(BadKind.DECRYPT) == bad
 
 
 def test_mark_behind_packets_is_no_packet() -> None:

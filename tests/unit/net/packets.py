@@ -45,10 +45,14 @@ class Packet:
     ip_options: bytes = b""
     """IPv4's options, or extension headers of IPv6 that begin with the type that follows."""
 
+    final: bytes = b""
+    """With a routing header of IPv6: its last destination, which is what a checksum covers."""
+
     def pseudo(self, length: int) -> bytes:
         if self.version == 4:
             return b"".join(V4_ADDRESSES) + struct.pack(">HH", self.protocol, length)
-        return b"".join(V6_ADDRESSES) + struct.pack(">II", length, self.protocol)
+        addresses = V6_ADDRESSES[0] + (self.final or V6_ADDRESSES[1])
+        return addresses + struct.pack(">II", length, self.protocol)
 
     def transport(self, *, partial: bool = False) -> bytes:
         """From the ports on; `partial` leaves the checksum to the device."""
@@ -71,7 +75,7 @@ class Packet:
         """All of it."""
         inner = self.transport(partial=partial)
         if self.version == 6:
-            first = 60 if self.ip_options else self.protocol
+            first = (43 if self.final else 60) if self.ip_options else self.protocol
             length = len(self.ip_options) + len(inner)
             word = 6 << 28 | self.traffic_class << 20 | self.flow_label
             head = struct.pack(">IHBB", word, length, first, self.ttl)
@@ -120,6 +124,13 @@ class Packet:
                 )
             )
         return made
+
+
+def routed(protocol: int, payload: bytes) -> Packet:
+    """One that goes by way of another host: Mobile IPv6's routing header (RFC 6275, 6.4)."""
+    final = bytes(range(64, 80))
+    header = bytes([protocol, 2, 2, 1, 0, 0, 0, 0]) + final
+    return Packet(version=6, protocol=protocol, payload=payload, ip_options=header, final=final)
 
 
 def written(pieces: "list[bytes]") -> list[bytes]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glorytun.core.address import PathId, pack_address
-from glorytun.core.batch import SLACK, Batch, Buffer
+from glorytun.core.batch import SLACK, Batch, Buffer, joined
 from glorytun.net.mmsg import RECEIVED_MAX, RECEIVED_SIZE, ROW_SIZE, SENT_MAX, ReceiveMany, parse
 from glorytun.net.udp import UdpSocket
 from tests.netns.wait import wait_for
@@ -74,6 +74,24 @@ def test_rows_leave_from_their_path(address: str, bound: str) -> None:
     ]
     assert receiver.is_drained
     sender.close()
+    receiver.close()
+
+
+def test_senders_in_turn_fill_rows_that_continue_each_other() -> None:
+    """So what came on several paths can be opened at once."""
+    receiver = UdpSocket.open("127.0.0.1", 0, allowed=frozenset())
+    to = ("127.0.0.1", receiver.bound.port)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+    ):
+        for number in range(10):
+            (second if number % 2 else first).sendto(payload(1422, number), to)
+        received = receiver.receive()
+        ports = [path.remote.port for _, path in received]
+        assert ports == [first.getsockname()[1], second.getsockname()[1]] * 5
+    [(together, _)] = joined(received)
+    assert list(map(bytes, together.rows())) == [payload(1422, number) for number in range(10)]
     receiver.close()
 
 

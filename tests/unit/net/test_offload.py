@@ -19,7 +19,21 @@ from glorytun.net.offload import (
     merge,
     split,
 )
-from tests.unit.net.packets import ACK, CWR, ECE, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet, written
+from tests.unit.net.packets import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    URG,
+    Packet,
+    routed,
+    written,
+)
 
 OPTIONS = [b"", bytes.fromhex("0101080a0011223344556677"), bytes(40)]
 """TCP's: none, a timestamp, as many as there may be."""
@@ -144,6 +158,13 @@ def test_split_keeps_ip_options_and_extension_headers() -> None:
     v6 = Packet(version=6, payload=bytes(range(100)), ip_options=bytes([TCP, 0, 1, 4, 0, 0, 0, 0]))
     for packet in (v4, v6):
         assert split_all(packet, 33) == [one.data() for one in packet.segments(33)]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_split_goes_by_the_last_destination(protocol: int) -> None:
+    """Which the address in IPv6's header is not, where there is a routing header."""
+    packet = routed(protocol, bytes(range(100)))
+    assert split_all(packet, 33) == [one.data() for one in packet.segments(33)]
 
 
 def test_checksum_of_zero() -> None:

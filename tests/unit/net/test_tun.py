@@ -13,7 +13,21 @@ from glorytun.core.batch import Batch
 from glorytun.errors import DeviceError
 from glorytun.net.features import Offload
 from glorytun.net.tun import HEADROOM, TAILROOM, Tun
-from tests.unit.net.packets import SYN, UDP, VNET, Packet
+from tests.unit.net.packets import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    URG,
+    VNET,
+    Packet,
+    routed,
+)
 
 V4 = bytes.fromhex("450000180000000040110000 0a000001 0a000002") + bytes(4)
 V6 = bytes.fromhex("6000000000041140") + bytes(32) + bytes(4)
@@ -133,6 +147,52 @@ def test_acknowledgements_go_ahead(version: int) -> None:
     assert [bytes(row) for row in rest.rows()] == [*segments, data.data()]
 
 
+AHEAD = {
+    "nothing but it": Packet(),
+    "timestamp": Packet(options=bytes.fromhex("0101080a0011223344556677")),
+    "selective": Packet(options=bytes.fromhex("0101050a0011223344556677")),
+    "all options": Packet(options=bytes(40)),
+    "in a class": Packet(traffic_class=184),
+    "IPv6": Packet(version=6, options=bytes(12), flow_label=5),
+}
+IN_PLACE = {
+    "data": Packet(payload=b"x"),
+    "data, IPv6": Packet(version=6, payload=b"x"),
+    **{
+        f"flags {flags:#x}": Packet(version=version, flags=flags)
+        for version in (4, 6)
+        for flags in (SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, PSH | ACK, URG | ACK)
+    },
+    "ECE": Packet(flags=ACK | ECE),
+    "CWR": Packet(flags=ACK | CWR),
+    "no flags": Packet(flags=0),
+    "UDP": Packet(protocol=UDP, payload=bytes([0x50, ACK]) * 10),
+    "options of IPv4": Packet(ip_options=bytes.fromhex("94040000")),
+    "header between": Packet(version=6, ip_options=bytes([6, 0, 1, 4, 0, 0, 0, 0])),
+    "routing header": routed(TCP, b""),
+}
+
+
+@pytest.mark.parametrize(
+    ("packet", "is_ahead"),
+    [(packet, True) for packet in AHEAD.values()] + [(one, False) for one in IN_PLACE.values()],
+    ids=[*AHEAD, *IN_PLACE],
+)
+def test_what_may_go_ahead(packet: Packet, is_ahead: bool) -> None:
+    """Of its own flow too: an acknowledgement alone, not what has a meaning by its place."""
+    data = replace(packet, protocol=TCP, flags=ACK, payload=bytes(100))
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far, near:
+        tun = Tun(near.fileno(), "tun-test", offloads=frozenset({Offload.TUN}))
+        sent = [data, packet, data, packet]
+        for one in sent:
+            far.send(partial(one))
+        rows = [bytes(row) for batch in tun.read() for row in batch.rows()]
+    expected = [packet, packet, data, data] if is_ahead else sent
+    assert rows == [one.data() for one in expected]
+
+
 def test_more_acknowledgements_than_there_is_room_for() -> None:
     """The others come where they were, and all in their order."""
     acks = [Packet(number=index, options=bytes(40)) for index in range(150)]
@@ -230,34 +290,54 @@ def test_other_failures_say_what_the_kernel_said(monkeypatch: pytest.MonkeyPatch
     assert str(caught.value) == "tun7 can't be opened: Cannot allocate memory"
 
 
-def syn(mss: int, *, number: int = 0) -> bytes:
-    """What announces a size of segments."""
-    return Packet(flags=SYN, options=b"\x02\x04" + mss.to_bytes(2, "big"), number=number).data()
+MANY_OPTIONS = bytes.fromhex("0402080a0011223344556677 01030307") + bytes.fromhex("0101") * 10
+SYNS = pytest.mark.parametrize(
+    ("version", "payload"), [(4, 0), (6, 0), (4, 119), (4, 120), (6, 99), (6, 100), (6, 1200)]
+)
+"""Without data, and with some (TCP Fast Open), also on both sides of what is a long one."""
 
 
-def test_mss_is_clamped_on_its_way_out(ends: tuple[Tun, socket.socket]) -> None:
+def syn(mss: int, *, version: int = 4, payload: int = 0, number: int = 0) -> bytes:
+    """What announces a size of segments, behind other options."""
+    options = MANY_OPTIONS + b"\x02\x04" + mss.to_bytes(2, "big")
+    data = bytes(payload)
+    packet = Packet(version=version, flags=SYN, options=options, number=number, payload=data)
+    return packet.data()
+
+
+@SYNS
+def test_mss_is_clamped_on_its_way_out(
+    ends: tuple[Tun, socket.socket], version: int, payload: int
+) -> None:
     """Of what the host sends: an end that doesn't clamp has it right too."""
     tun, far = ends
     tun.mtu = 1400
-    far.send(syn(8960))
+    far.send(syn(8960, version=version, payload=payload))
     (batch,) = tun.read()
-    assert bytes(next(batch.rows())) == syn(1360)
+    most = 1360 if version == 4 else 1340
+    assert bytes(next(batch.rows())) == syn(most, version=version, payload=payload)
 
 
+@SYNS
 @pytest.mark.parametrize("offloads", [None, frozenset({Offload.TUN})])
 @pytest.mark.parametrize("count", [1, 3])
-def test_mss_is_clamped_on_its_way_in(offloads: frozenset[Offload] | None, count: int) -> None:
+def test_mss_is_clamped_on_its_way_in(
+    offloads: frozenset[Offload] | None, count: int, version: int, payload: int
+) -> None:
     """Of what the peer's hosts send, alone and among others."""
-    rows = [syn(8960, number=index) for index in range(count)]
-    batch = Batch(bytearray(b"".join(rows) + bytes(200)), 0, len(rows[0]), count, 44, 44)
+    like = {"version": version, "payload": payload}
+    rows = [syn(8960, number=index, **like) for index in range(count)]
+    size = len(rows[0])
+    batch = Batch(bytearray(b"".join(rows) + bytes(200)), 0, size, count, size, size)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with far, near:
         tun = Tun(near.fileno(), "tun-test", offloads=offloads)
         tun.mtu = 1400
         tun.write([batch])
         start = 0 if offloads is None else 10
-        found = [far.recv(100)[start:] for _ in range(count)]
-    assert found == [syn(1360, number=index) for index in range(count)]
+        found = [far.recv(2000)[start:] for _ in range(count)]
+    most = 1360 if version == 4 else 1340
+    assert found == [syn(most, number=index, **like) for index in range(count)]
 
 
 def test_a_wrong_length_among_many(ends: tuple[Tun, socket.socket]) -> None:
