@@ -17,13 +17,14 @@ from dataclasses import replace
 
 from glorytun.core.address import PathId
 from glorytun.core.batch import Batch, joined
+from glorytun.core.beats import Beats
 from glorytun.core.conversation import MARK, Conversation
 from glorytun.core.events import Event
 from glorytun.core.exchange import KeyExchange
 from glorytun.core.marked import first_alike
 from glorytun.core.opening import Decrypted, Opener
 from glorytun.core.outbox import Outbox, Outgoing
-from glorytun.core.path import UNANSWERED_MAX, Path
+from glorytun.core.path import Path
 from glorytun.core.paths import PATHS_MAX, Paths
 from glorytun.core.resequence import Resequencer
 from glorytun.core.scheduler import Turn
@@ -93,6 +94,7 @@ class Tunnel:
             outbox=self._outbox,
             now=now,
         )
+        self._beats = Beats(self._paths, self._conversation, is_idle=self._is_idle)
         self._opener = Opener(self._exchange, self._conversation, self._outbox)
         self._resequencer = Resequencer()
         self._data_at = 0
@@ -398,7 +400,7 @@ class Tunnel:
         if self._client:
             if now >= exchange.renewed_at + self.settings.kxtimeout:
                 exchange.rotate(now, after=self._conversation.sent_time)
-            self._send_requests(now)
+            self._beats.send_due(now)
         else:
             self._paths.forget_silent(now)
             if not len(self._paths):
@@ -406,58 +408,6 @@ class Tunnel:
             if self._wake_at is not None and now >= self._wake_at:
                 self._wake_client(now)
         self._judge(now)
-
-    def _send_requests(self, now: int) -> None:
-        """The client's beats. One that begins to look for an MTU ends the idleness of all."""
-        while due := self._due(now):
-            for path in due:
-                self._beat(path, now)
-        for path in self._paths:
-            overdue_at = path.overdue_at
-            if path.works and not path.urged_at and overdue_at is not None and now >= overdue_at:
-                path.urged_at = now
-                self._conversation.send_request(path, now)
-
-    def _due(self, now: int) -> list[Path]:
-        """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
-        idle = self._is_idle(now)
-        due = [path for path in self._paths if self._is_due(path, idle=idle, now=now)]
-        if idle and any(path.works for path in due):
-            due += [path for path in self._paths if path.works and path not in due]
-        return due
-
-    def _is_due(self, path: Path, *, idle: bool, now: int) -> bool:
-        at = self._request_at(path, idle=idle)
-        return at is not None and now >= at
-
-    def _request_at(self, path: Path, *, idle: bool) -> int | None:
-        """When the next request leaves on a path; None: never, it is down and the peer knows."""
-        is_down = path.state == PathState.DOWN
-        if is_down and (path.answered or path.unanswered >= UNANSWERED_MAX):
-            return None
-        keepalive = self.settings.keepalive
-        return path.requested_at + path.request_interval(idle=idle, keepalive=keepalive)
-
-    def _beat(self, path: Path, now: int) -> None:
-        """A plain request, and a probe of the MTU beside it when there is one to make."""
-        path.unanswered += 1
-        path.waits_since = path.waits_since or now
-        probes = self._probes(path, now)
-        path.requested_at = now
-        self._conversation.send_request(path, now)
-        for size in probes:
-            self._conversation.send_request(path, now, size=size)
-
-    def _probes(self, path: Path, now: int) -> tuple[int, ...]:
-        """The sizes to probe on a path; one that was probed enough is given up."""
-        search = path.search
-        if search is None or not path.answered or path.state == PathState.DOWN:
-            return ()
-        if search.probe and search.is_too_big():
-            search.on_too_big(now)
-            self._paths.report_mtu(path)
-        search.on_timeout(now)
-        return search.take_probes(now)
 
     def on_too_big(self, path_id: PathId, size: int, now: int) -> None:
         """The kernel did not send a datagram of `size` bytes: its interface's MTU is smaller."""
@@ -488,7 +438,7 @@ class Tunnel:
         ]
         if self._client:
             times.append(self._exchange.renewed_at + self.settings.kxtimeout)
-            times += [self._request_at(path, idle=idle) for path in self._paths]
+            times += [self._beats.due_at(path, idle=idle) for path in self._paths]
         self._timeout_at = min((at for at in times if at is not None), default=None)
 
     # What the user asks for.
