@@ -115,7 +115,7 @@ def test_any_extension_block_is_read(block: bytes) -> None:
     assert len(extensions.software) <= SOFTWARE_MAX
     assert extensions.software.isprintable()
     assert len(extensions.confirm) <= 8
-    assert extensions.capabilities is None or extensions.capabilities in Capability(15)
+    assert extensions.capabilities is None or extensions.capabilities in Capability(31)
 
 
 @given(EXTENSIONS, st.lists(st.tuples(st.integers(5, 255), st.binary(max_size=255)), max_size=3))
