@@ -141,7 +141,7 @@ def test_unknown_extensions_are_skipped(
         (b"", Extensions()),
         (bytes(45), Extensions()),
         (b"\x01\x01\x05", Extensions(capabilities=Capability.AEGIS | Capability.TIMESTAMPS)),
-        (b"\x01\x02\xff\xff", Extensions(capabilities=Capability(15))),
+        (b"\x01\x02\xff\xff", Extensions(capabilities=Capability(31))),
         (b"\x01\x00", Extensions(capabilities=Capability(0))),
         (b"\x01\x02\x01", Extensions()),
         (b"\x01\x01\x01\x02\xff\x61", Extensions(capabilities=Capability.AEGIS)),
