@@ -23,8 +23,10 @@ def older(lacking: str) -> type[Tunnel]:
     return Older
 
 
-@pytest.mark.parametrize("is_refused", [False, True], ids=["told", "refused"])
-@pytest.mark.parametrize("lacking", list(Offload))
+@pytest.mark.parametrize(
+    ("lacking", "is_refused"),
+    [(one, False) for one in Offload] + [(one, True) for one in Offload if one in REFUSED],
+)
 def test_one_is_off(lacking: Offload, is_refused: bool) -> None:
     """`show` says which, the others are in use, and all traffic passes both ways."""
     rest = " ".join(one for one in Offload if one is not lacking)
@@ -51,5 +53,5 @@ def test_one_is_off(lacking: Offload, is_refused: bool) -> None:
 
 
 def test_refusals_are_those_of_all_offloads() -> None:
-    """What is tried is all there is."""
-    assert set(Offload) < set(REFUSED)
+    """What is tried is all that a kernel has a say in."""
+    assert set(Offload) - set(REFUSED) == {Offload.BARE}
