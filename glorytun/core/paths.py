@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
-from glorytun.core.leftout import left_out
+from glorytun.core.leftout import has_rival, left_out
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
@@ -185,14 +185,14 @@ class Paths:
 
     def _judge_one(self, path: Path, now: int, *, is_needed: bool, later: int) -> None:
         silent = not self._client and self._is_silent(path, now)
-        changed = path.judge(silent=silent, is_needed=is_needed, later=later)
+        is_held = path.comeback.is_held(now) and has_rival(path, self)
+        changed = path.judge(silent=silent, is_needed=is_needed, later=later, is_held=is_held)
         if changed is not None:
             old, new = changed
             self._outbox.events.append(
                 PathChanged(path=path.id, old=old, new=new, reason=path.reason)
             )
-        if path.comeback.is_due(is_left_out=path.is_left_out, now=now):
-            path.estimator.look_again()
+        path.note_left(now)
 
     def _is_silent(self, path: Path, now: int) -> bool:
         """Whether other paths were heard while this one was not (server).
