@@ -445,10 +445,11 @@ class Path:
 
     # Counters.
 
-    def count_sent(self, *, size: int, count: int, now: int) -> None:
+    def count_sent(self, *, size: int, count: int, now: int, is_marked_copy: bool = False) -> None:
         self.tx_bytes += size
         self.tx_total += count
-        self.shaper.charge(size + count * self.overhead, now)
+        charge = self.shaper.charge_marked if is_marked_copy else self.shaper.charge
+        charge(size + count * self.overhead, now)
 
     def count_control(self, *, size: int, now: int) -> None:
         """A control message left. While the rate is a guess, none keeps data waiting."""

@@ -174,7 +174,12 @@ class RateEstimator:
 
     @property
     def allowed(self) -> int:
-        """bytes/s that may be sent."""
+        """bytes/s that may be sent.
+
+        A path that is alone has no limit, nor its bursts, until there is a queue. With one from a
+        guess, even of 16 times what was seen, the first 420 KB took 120 ms instead of 46 over a
+        link of 100 Mbit/s: replies come once a beat, TCP's acknowledgements all the time.
+        """
         return self.ceiling if self.is_alone and not self.is_found else self.rate
 
     def add(
