@@ -23,6 +23,9 @@ SILENT_BEATS = 5
 
 # What this implementation chose.
 
+UNANSWERED_SUSPECT = 3
+"""Requests without an answer to our replies, for which a server suspects a path: the last of them
+may be under way, and one more be lost by chance."""
 SUSPECT_BEATS = 17, 10
 """Beats of silence, while other paths are heard, after which a server suspects a path, ..."""
 SUSPECT_BEATS_ALONE = 19, 10
@@ -220,7 +223,7 @@ class Paths:
             overdue_at = path.overdue_at
             return path.urged_at > 0 and overdue_at is not None and now >= overdue_at
         beats = path.rtt.mean // path.settings.beat
-        if path.unanswered >= beats + (3 if path.estimator.is_alone else 2):
+        if path.unanswered >= beats + UNANSWERED_SUSPECT:
             return True
         return now >= self._suspect_at(path) and self._heard_at > self._silent_since(path)
 
