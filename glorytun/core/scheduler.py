@@ -85,7 +85,10 @@ class Scheduler:
                 break
 
     def _spare(self) -> list[Path]:
-        """Those that wait, of the best rank: better than what shows signs of being dead."""
+        """Those that wait, of the best rank: better than what shows signs of being dead.
+
+        As when it is dead: one that is up and left out comes before a backup.
+        """
         waiting = [path for path in self._paths if path.condition == Condition.WAITING]
         sure = [path for path in waiting if not path.is_suspect]
         best = min((path.rank for path in sure), default=0)

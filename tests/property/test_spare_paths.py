@@ -95,3 +95,22 @@ def test_the_best_backup_is_tried_first() -> None:
         after = [status.tx.bytes for status in simulation.client.paths()]
         sent = [then - start for start, then in zip(before, after, strict=True)]
         assert sent[used] > 20_000 > sum(sent) - sent[used]
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_a_path_that_is_left_out_comes_before_a_backup(*, up: bool) -> None:
+    """While the better one is suspect as afterwards: it is up, and the backup may cost money."""
+    wires = (Wire(), Wire(delay=150 * MILLISECOND), Wire())
+    simulation = started(*wires, rates=(50, 2, 50))
+    simulation.set_path(2, state=PathState.BACKUP)
+    sender, receiver = sides(simulation) if up else reversed(sides(simulation))
+    simulation.stream(sender, count=200, interval=INTERVAL)
+    assert sender.conditions() == ["running", "waiting", "waiting"]
+    before = [status.tx.bytes for status in sender.paths()]
+    wires[0].cut = True
+    sent, _ = simulation.stream(sender, count=200, interval=INTERVAL, size=1000)
+    simulation.run(SECOND)
+    assert sum(packet not in receiver.delivered for packet in sent) <= 25
+    used = [status.tx.bytes - start for status, start in zip(sender.paths(), before, strict=True)]
+    assert used[2] < 20_000 < 150_000 < used[1]
+    assert sender.conditions() == ["degraded", "running", "waiting"]
