@@ -37,8 +37,13 @@ LOSS_BACK = 4, 5
 """A path that lost too much is used again at this share of its limit."""
 LOOK = 30
 """Datagrams by which it is judged at the least."""
+TRIED_LATER = 3 * SECOND
+"""µs more that one waits which is left out for its rate: to try that takes data, which is late."""
+FAILED_SOON = 2 * UNANSWERED_MAX
+"""Beats within which a path that runs again is degraded again if it fails of what is sent there:
+hardly one was answered."""
 LOSS_FAILED, QUEUE_FAILED = LOSS_FULL // 8, SECOND // 10
-"""A path that doesn't answer after so much loss, or with µs of queueing, fails of what is sent."""
+"""Or after so much loss, or with so many µs of queueing."""
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
@@ -151,6 +156,7 @@ class Path:
         "reason",
         "requested_at",
         "rtt",
+        "runs_since",
         "rx_at",
         "rx_bytes",
         "rx_loss",
@@ -228,6 +234,8 @@ class Path:
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
         self.comeback = Comeback()
+        self.runs_since = 0
+        """When it began to run; 0 = it doesn't."""
         self.is_after_outage = False
         """Whether it was degraded since the last totals."""
         self.rx_loss = 0
@@ -338,13 +346,23 @@ class Path:
 
         A short outage alone is neither a success nor a failure of it.
         """
-        is_overloaded = self.loss.loss >= LOSS_FAILED or self.estimator.queue >= QUEUE_FAILED
-        has_failed = self.condition == Condition.DEGRADED and is_overloaded
-        if self.works or self.lossy_limit is not None or has_failed:
+        if self.works or self.lossy_limit is not None or self._has_failed(now):
             self.comeback.note(is_left=self.is_left_out or not self.works, now=now)
-        if self.is_left_out and self.comeback.is_due(now):
+        is_running = self.condition == Condition.RUNNING
+        self.runs_since = (self.runs_since or now) if is_running else 0
+        if self.is_left_out and self.comeback.is_due(now - TRIED_LATER):
             self.estimator.look_again()
             self.comeback.restart(now)
+
+    def _has_failed(self, now: int) -> bool:
+        """Whether it is degraded from now on, and rather for what was sent there than for a cut."""
+        if self.condition != Condition.DEGRADED or not self.runs_since:
+            return False
+        return (
+            now - self.runs_since < FAILED_SOON * self.settings.beat
+            or self.loss.loss >= LOSS_FAILED
+            or self.estimator.queue >= QUEUE_FAILED
+        )
 
     @property
     def unanswered_max(self) -> int:
