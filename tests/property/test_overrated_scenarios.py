@@ -3,7 +3,7 @@
 import pytest
 
 from glorytun.core.events import PathChanged
-from glorytun.core.settings import SECOND
+from glorytun.core.settings import SECOND, PathState
 from glorytun.core.status import Condition
 from tests.property.test_rate_scenarios import MBIT, Load, both_ways, link
 
@@ -57,3 +57,33 @@ def test_a_link_that_is_cut_again_and_again_is_used_each_time(*, up: bool) -> No
         load.run(SECOND // 2)
         assert load.sender.conditions() == ["running", "running"]
         load.run(SECOND // 2)
+
+
+def held(**other: object) -> Load:
+    """Two links of which the second has had less than its fixed rate for long."""
+    load = Load(link(10), link(10, buffer=300), up=True, window=200)
+    load.simulation.set_path(0, **GIVEN, **other)
+    load.simulation.set_path(1, **GIVEN)
+    load.run(2 * SECOND)
+    load.simulation.wires[1].rate = MBIT // 2
+    load.run(12 * SECOND)
+    return load
+
+
+def test_a_link_that_is_left_alone_takes_over_at_once() -> None:
+    """It may do badly, but it is all there is."""
+    load = held()
+    load.simulation.wait_for(lambda: "waiting" in load.sender.conditions())
+    load.simulation.wires[0].cut = True
+    before = load.sender.paths()[1].tx.bytes
+    load.run(SECOND)
+    assert load.sender.conditions()[0] == "degraded"
+    assert load.sender.paths()[1].tx.bytes - before > MBIT // 4
+
+
+@pytest.mark.parametrize("worse", [{"cost": 1}, {"state": PathState.BACKUP}])
+def test_no_link_is_left_alone_for_one_that_costs_more(worse: dict[str, object]) -> None:
+    """Nor for a backup."""
+    load = held(**worse)
+    events = [event for event in load.sender.events if isinstance(event, PathChanged)]
+    assert not [event for event in events if event.reason.startswith("left alone")]
