@@ -2,7 +2,8 @@
 
 A link is what `Local=` of a section names. Both directions count, with the IP and UDP headers
 around datagrams, as a provider counts. Between two looks at the counters a little more than the
-quota may pass, and after a crash the last minute may be missing.
+quota may pass, and after a crash the last minute may be missing, but no more: the file is there as
+a whole, the old one or the new one. A thread writes it, since a disk may take its time.
 """
 
 import calendar
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from glorytun.config import PathConfig
@@ -82,6 +84,7 @@ class Meter:
         """Bytes of each path when it was looked at."""
         self._saved_at = 0
         self._is_changed = False
+        self._writing: Thread | None = None
         self._problem = ""
 
     def take(self, configs: Iterable[PathConfig]) -> None:
@@ -121,9 +124,10 @@ class Meter:
             self._counters[path] = carried
             more = carried - before.get(path, 0)
             self._count(link, more if more >= 0 else carried, today)
-        if now >= self._saved_at + SAVE_INTERVAL:
+        is_writing = self._writing is not None and self._writing.is_alive()
+        if now >= self._saved_at + SAVE_INTERVAL and not is_writing:
             self._saved_at = now
-            self.save()
+            self._begin_to_save()
 
     def _count(self, link: str | None, more: int, today: Date) -> None:
         quota = self._quotas.get(link or "")
@@ -151,36 +155,51 @@ class Meter:
 
     def _load(self) -> dict[str, Usage]:
         try:
-            document = json.loads(self._file.read_text())
+            return _usages(json.loads(self._file.read_text()))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning("%s can't be read, quotas count anew: %s", self._file, error)
+            reason = error.strerror if isinstance(error, OSError) else f"it is damaged ({error})"
+            log.warning(
+                "%s can't be read, so all that links have used of their quotas is forgotten: %s",
+                self._file,
+                reason,
+            )
             return {}
-        return dict(_read(document))
 
     def save(self) -> None:
-        """Write it, if there is news; where that fails it is said once."""
+        """Write it, if there is news, and wait for the disk; where that fails it is said once."""
+        self._wait()
+        self._begin_to_save()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.join()
+
+    def _begin_to_save(self) -> None:
         if not self._is_changed or self._usages is None:
             return
         links = {
             link: {"period": usage.period, "bytes": usage.bytes}
             for link, usage in self._usages.items()
         }
-        new = self._file.with_suffix(".new")
+        text = json.dumps({"version": _VERSION, "links": links}) + "\n"
+        self._is_changed = False
+        self._writing = Thread(target=self._write, args=(text,), name="meter")
+        self._writing.start()
+
+    def _write(self, text: str) -> None:
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new.write_text(json.dumps({"version": _VERSION, "links": links}) + "\n")
-            os.replace(new, self._file)
+            write_whole_file(self._file, text)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
+            self._is_changed = True
             self._complain(
                 f"what quotas have left can't be noted in {self._file}: {error.strerror}"
             )
-            return
-        self._is_changed = False
-        self._problem = ""
+        else:
+            self._problem = ""
 
     def _complain(self, problem: str) -> None:
         if problem != self._problem:
@@ -198,15 +217,39 @@ def _carried(status: PathStatus) -> int:
     return status.tx.bytes + status.rx.bytes + datagrams * headers_of(status.remote.address)
 
 
-def _read(document: Any) -> Iterable[tuple[str, Usage]]:
-    """What makes sense in a file that anybody may have written."""
+def write_whole_file(path: Path, text: str) -> None:
+    """Whenever the power fails, the file has the old text or the new one. Raises OSError.
+
+    A rename alone may be on the disk before what was written is: the file would be empty then.
+    """
+    new = path.with_suffix(".new")
+    try:
+        with new.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _usages(document: Any) -> dict[str, Usage]:
+    """By link. Raises ValueError for what no version of ours has written."""
     match document:
         case {"version": 1, "links": dict(links)}:
-            for link, value in links.items():
-                match value:
-                    case {"period": str(period), "bytes": int(count)} if (
-                        count >= 0 and _DAY.fullmatch(period)
-                    ):
-                        yield link, Usage(period, count)
-        case _:
-            log.warning("what quotas have left was noted in another form, and counts anew")
+            return {link: _usage(value) for link, value in links.items()}
+    raise ValueError("not in a form that is known")
+
+
+def _usage(value: Any) -> Usage:
+    match value:
+        case {"period": str(period), "bytes": int(count)} if count >= 0 and _DAY.fullmatch(period):
+            return Usage(period, count)
+    raise ValueError("a link's day or bytes make no sense")

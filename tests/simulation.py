@@ -56,6 +56,8 @@ class Wire:
     """Of the IP packet around the datagram."""
     headers: int = V4_HEADERS
     cut: bool = False
+    cut_down: bool = False
+    """Of what the server sends alone."""
     client: bytes = field(default_factory=lambda: pack_address("198.51.100.1"))
     client_port: int = PORT
     """As the server sees it: changes when a NAT forgets it."""
@@ -67,7 +69,8 @@ class Wire:
         if size + self.headers > self.mtu:
             return
         left_at = self._leave_line(size, up=up, now=now)
-        if left_at is None or self.cut or random.random() < self.loss:
+        is_cut = self.cut or (self.cut_down and not up)
+        if left_at is None or is_cut or random.random() < self.loss:
             return
         copies = 2 if random.random() < self.duplication else 1
         delay = self.delay if up or self.delay_down is None else self.delay_down

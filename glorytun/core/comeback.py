@@ -1,35 +1,55 @@
-"""When the rate of a path that is left out is looked for again.
+"""When a path that was left is tried again: ever more seldom, while that proves wrong.
 
-It was left out for carrying little. Nothing is sent there that could show that it carries more now.
+It was left for losing too much, for carrying too little too late, or since it failed under load.
+Nothing is sent there then that could show that it is better now, nor that it is not.
 """
 
 from glorytun.core.settings import SECOND
 
 # What this implementation chose.
 
-AGAIN = 5 * SECOND
-"""µs that it is left out before that, ..."""
-AGAIN_MAX = 120 * SECOND
-"""... twice as long each time it was in vain, up to that."""
+AGAIN = 2 * SECOND
+"""µs that it is left before that, ..."""
+AGAIN_MAX = 60 * SECOND
+"""... twice as long when it had to be left again soon after, up to that."""
+RELAPSE = 30 * SECOND
+"""µs: what is left again within that should not have been used again."""
 
 
 class Comeback:
     """Of one path."""
 
-    __slots__ = ("_is_left_out", "_since", "_wait")
+    __slots__ = ("_back_at", "_left_at", "_since", "_wait", "is_left")
 
     def __init__(self) -> None:
-        self._is_left_out = False
+        self.is_left = False
+        self._back_at = 0
+        """When it was used again."""
+        self._left_at = 0
         self._since = 0
-        """When that changed, or was tried to."""
+        """When it was left, or tried in vain."""
         self._wait = AGAIN
 
-    def is_due(self, *, is_left_out: bool, now: int) -> bool:
-        """Whether to try now, a path that is left out, or not; says so once."""
-        if is_left_out != self._is_left_out:
-            self._is_left_out, self._since = is_left_out, now
-        if now - self._since < self._wait:
-            return False
-        self._wait = min(2 * self._wait, AGAIN_MAX) if is_left_out else AGAIN
+    def note(self, *, is_left: bool, now: int) -> None:
+        """Whether the path is left now."""
+        if is_left == self.is_left:
+            return
+        self.is_left = is_left
+        if is_left:
+            is_relapse = now - self._back_at < RELAPSE
+            self._wait = min(2 * self._wait, AGAIN_MAX) if is_relapse else AGAIN
+            self._left_at = self._since = now
+        else:
+            self._back_at = now
+
+    def is_due(self, now: int) -> bool:
+        """Whether to try a path that is left."""
+        return self.is_left and now - self._since >= self._wait
+
+    def is_held(self, now: int) -> bool:
+        """Whether to leave it alone though it seems to be better: that was a mistake before."""
+        return self.is_left and AGAIN < self._wait > now - self._left_at
+
+    def restart(self, now: int) -> None:
+        """Wait as long again: it was tried in vain, or what came meanwhile says nothing."""
         self._since = now
-        return is_left_out

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND, PathMode
+from glorytun.core.status import Condition
 
 # What this implementation chose.
 
@@ -33,6 +34,18 @@ def left_out(paths: Iterable[Path]) -> dict[Path, int]:
         else:
             used.append(path)
     return found
+
+
+def has_rival(path: Path, paths: Iterable[Path]) -> bool:
+    """Whether another path runs that can do its work, and is no backup for it nor dearer."""
+    return path.settings.mode is not PathMode.REDUNDANT and any(
+        other.condition == Condition.RUNNING
+        and other.settings.mode is not PathMode.REDUNDANT
+        and other.rank <= path.rank
+        and other.settings.cost <= path.settings.cost
+        for other in paths
+        if other is not path
+    )
 
 
 def _rate_beside(other: Path, path: Path) -> int:

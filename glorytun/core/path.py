@@ -10,7 +10,6 @@ from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.comeback import Comeback
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
-from glorytun.core.regain import Regain
 from glorytun.core.settings import SECOND, PathSettings, PathState
 from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
 from glorytun.core.stat import LOSS_FULL, LossEstimator, OneWay, Smoothed
@@ -36,6 +35,15 @@ LONG_OUTAGE = 3
 """Times as many requests without a reply as make a path degraded."""
 LOSS_BACK = 4, 5
 """A path that lost too much is used again at this share of its limit."""
+LOOK = 30
+"""Datagrams by which it is judged at the least."""
+TRIED_LATER = 3 * SECOND
+"""µs more that one waits which is left out for its rate: to try that takes data, which is late."""
+FAILED_SOON = 2 * UNANSWERED_MAX
+"""Beats within which a path that runs again is degraded again if it fails of what is sent there:
+hardly one was answered."""
+LOSS_FAILED, QUEUE_FAILED = LOSS_FULL // 8, SECOND // 10
+"""Or after so much loss, or with so many µs of queueing."""
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
@@ -75,6 +83,8 @@ class Facts:
     """Whether it has lost more than this limit, and not much less since."""
     is_needed: bool
     """Whether no path that is up works, so that backups are used."""
+    is_held: bool
+    """Whether it had to be left again and again soon after it was used, and another one runs."""
     later: int
     """µs: what it carries comes so much later than on others that it is better left out."""
 
@@ -101,6 +111,8 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.WAITING, "a backup, and another path is running"
     if facts.later:
         return Condition.WAITING, f"{facts.later // 1000} ms slower than others, for too little"
+    if facts.is_held:
+        return Condition.WAITING, "left alone for a while: it did badly each time it was used"
     return Condition.RUNNING, ""
 
 
@@ -142,9 +154,9 @@ class Path:
         "peer_sent",
         "public",
         "reason",
-        "regain",
         "requested_at",
         "rtt",
+        "runs_since",
         "rx_at",
         "rx_bytes",
         "rx_loss",
@@ -195,7 +207,6 @@ class Path:
         """The limit above which it lost, unless it has worked since."""
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
-        self.comeback = Comeback()
         self.spared = 0
         """Replies for which it still counts that something waited, but not for this path."""
         self.rx_at = 0
@@ -222,7 +233,9 @@ class Path:
         self.delay = OneWay()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
-        self.regain = Regain()
+        self.comeback = Comeback()
+        self.runs_since = 0
+        """When it began to run; 0 = it doesn't."""
         self.is_after_outage = False
         """Whether it was degraded since the last totals."""
         self.rx_loss = 0
@@ -252,13 +265,19 @@ class Path:
         if is_searching or self.is_after_outage:
             # Probes are meant to be lost, and what an outage swallowed is no loss of the link.
             self.loss.skip(sent=sent, received=received)
-            self.regain.restart(self.loss, now)
+            self._look_at_loss(now)
             self.is_after_outage = False
             return
         self.loss.add(sent=sent, received=received, now=now)
-        limit = self.settings.loss_limit * LOSS_BACK[0] // LOSS_BACK[1]
-        is_lossy = self.lossy_limit is not None
-        self.regain.note(self.loss, is_lossy=is_lossy, limit=limit, now=now)
+        if self.lossy_limit is not None and self.comeback.is_due(now) and self.loss.looked >= LOOK:
+            self.loss.believe_look(self.settings.loss_limit * LOSS_BACK[0] // LOSS_BACK[1])
+            self._look_at_loss(now)
+
+    def _look_at_loss(self, now: int) -> None:
+        """Let a path that lost too much be judged by what is lost from now on, for as long."""
+        if self.lossy_limit is not None:
+            self.loss.look()
+            self.comeback.restart(now)
 
     @property
     def state(self) -> PathState:
@@ -285,7 +304,7 @@ class Path:
     # Condition.
 
     def judge(
-        self, *, silent: bool, is_needed: bool, later: int = 0
+        self, *, silent: bool, is_needed: bool, later: int = 0, is_held: bool = False
     ) -> tuple[Condition, Condition] | None:
         """Bring the condition up to date: (old, new) when that changes it."""
         facts = Facts(
@@ -302,10 +321,14 @@ class Path:
             was_lossy=self.lossy_limit == self.settings.loss_limit,
             is_needed=is_needed,
             later=later,
+            is_held=is_held,
         )
-        self.is_left_out = later > 0 and (is_needed or self.state != PathState.BACKUP)
+        is_out = later > 0 or is_held
+        self.is_left_out = is_out and (is_needed or self.state != PathState.BACKUP)
         new, self.reason = condition_of(facts)
         if new == Condition.LOSSY:
+            if self.lossy_limit is None:
+                self.loss.look()
             self.lossy_limit = self.settings.loss_limit
         elif new == Condition.DEGRADED:
             self.is_after_outage = True
@@ -317,6 +340,29 @@ class Path:
         assert new in LEGAL[old], (old, new)
         self.condition = new
         return old, new
+
+    def note_left(self, now: int) -> None:
+        """Take note of whether it is left, after `judge`, and try it again when that is due.
+
+        A short outage alone is neither a success nor a failure of it.
+        """
+        if self.works or self.lossy_limit is not None or self._has_failed(now):
+            self.comeback.note(is_left=self.is_left_out or not self.works, now=now)
+        is_running = self.condition == Condition.RUNNING
+        self.runs_since = (self.runs_since or now) if is_running else 0
+        if self.is_left_out and self.comeback.is_due(now - TRIED_LATER):
+            self.estimator.look_again()
+            self.comeback.restart(now)
+
+    def _has_failed(self, now: int) -> bool:
+        """Whether it is degraded from now on, and rather for what was sent there than for a cut."""
+        if self.condition != Condition.DEGRADED or not self.runs_since:
+            return False
+        return (
+            now - self.runs_since < FAILED_SOON * self.settings.beat
+            or self.loss.loss >= LOSS_FAILED
+            or self.estimator.queue >= QUEUE_FAILED
+        )
 
     @property
     def unanswered_max(self) -> int:
@@ -387,6 +433,7 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
+            self.comeback = Comeback()
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
 
     @property
@@ -416,10 +463,11 @@ class Path:
 
     # Counters.
 
-    def count_sent(self, *, size: int, count: int, now: int) -> None:
+    def count_sent(self, *, size: int, count: int, now: int, is_marked_copy: bool = False) -> None:
         self.tx_bytes += size
         self.tx_total += count
-        self.shaper.charge(size + count * self.overhead, now)
+        charge = self.shaper.charge_marked if is_marked_copy else self.shaper.charge
+        charge(size + count * self.overhead, now)
 
     def count_control(self, *, size: int, now: int) -> None:
         """A control message left. While the rate is a guess, none keeps data waiting."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
-from glorytun.core.leftout import left_out
+from glorytun.core.leftout import has_rival, left_out
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
@@ -23,6 +23,9 @@ SILENT_BEATS = 5
 
 # What this implementation chose.
 
+UNANSWERED_SUSPECT = 3
+"""Requests without an answer to our replies, for which a server suspects a path: the last of them
+may be under way, and one more be lost by chance."""
 SUSPECT_BEATS = 17, 10
 """Beats of silence, while other paths are heard, after which a server suspects a path, ..."""
 SUSPECT_BEATS_ALONE = 19, 10
@@ -185,14 +188,14 @@ class Paths:
 
     def _judge_one(self, path: Path, now: int, *, is_needed: bool, later: int) -> None:
         silent = not self._client and self._is_silent(path, now)
-        changed = path.judge(silent=silent, is_needed=is_needed, later=later)
+        is_held = path.comeback.is_held(now) and has_rival(path, self)
+        changed = path.judge(silent=silent, is_needed=is_needed, later=later, is_held=is_held)
         if changed is not None:
             old, new = changed
             self._outbox.events.append(
                 PathChanged(path=path.id, old=old, new=new, reason=path.reason)
             )
-        if path.comeback.is_due(is_left_out=path.is_left_out, now=now):
-            path.estimator.look_again()
+        path.note_left(now)
 
     def _is_silent(self, path: Path, now: int) -> bool:
         """Whether other paths were heard while this one was not (server).
@@ -220,7 +223,7 @@ class Paths:
             overdue_at = path.overdue_at
             return path.urged_at > 0 and overdue_at is not None and now >= overdue_at
         beats = path.rtt.mean // path.settings.beat
-        if path.unanswered >= beats + (3 if path.estimator.is_alone else 2):
+        if path.unanswered >= beats + UNANSWERED_SUSPECT:
             return True
         return now >= self._suspect_at(path) and self._heard_at > self._silent_since(path)
 

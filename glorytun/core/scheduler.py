@@ -16,7 +16,7 @@ from glorytun.core.address import PathId
 from glorytun.core.inorder import InOrder
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND, PathMode
-from glorytun.core.shaper import BURST, RATE_UNLIMITED
+from glorytun.core.shaper import RATE_UNLIMITED
 from glorytun.core.status import Condition
 
 # What this implementation chose.
@@ -25,9 +25,6 @@ SLACK = 5_000
 """µs that packets may come too late: as much is no more than delays vary."""
 SPARSE = 3_000
 """Bytes: a flow of which less waits isn't what fills paths."""
-MARKED_DEBT = 20_000
-"""µs that copies of packets that the user marked may keep other data of their path waiting."""
-
 SPARED = 2
 """Replies after which a path is said to have nothing to send, no longer to be spared."""
 
@@ -88,7 +85,10 @@ class Scheduler:
                 break
 
     def _spare(self) -> list[Path]:
-        """Those that wait, of the best rank: better than what shows signs of being dead."""
+        """Those that wait, of the best rank: better than what shows signs of being dead.
+
+        As when it is dead: one that is up and left out comes before a backup.
+        """
         waiting = [path for path in self._paths if path.condition == Condition.WAITING]
         sure = [path for path in waiting if not path.is_suspect]
         best = min((path.rank for path in sure), default=0)
@@ -178,17 +178,16 @@ class Scheduler:
     def pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
         """Where to send another copy of datagrams of up to `size` bytes that leave on `path`.
 
-        For those that are marked to go twice any path will do, unless too much waits for it, a
-        cheap one rather; for others one whose mode that is, if it is free.
+        For those that are marked to go twice any path will do that has room for copies, a cheap one
+        rather; for others one whose mode that is, if it is free.
         """
         others = self._marked if is_marked else self._copying
-        debt_max = _copies_debt(is_marked=is_marked)
         at = [
             (other.settings.cost, other.arrival(size=size, now=now), index)
             for index, other in enumerate(others)
             if other is not path
             and size <= other.size_max
-            and other.shaper.busy_until <= now + debt_max
+            and _credit_for_copies(other, is_marked=is_marked, now=now) >= 0
         ]
         return others[min(at)[-1]] if at else None
 
@@ -215,13 +214,14 @@ class Scheduler:
         self, path: Path, *, size: int, count: int, is_marked: bool, now: int
     ) -> int:
         """The same for the path that `pick_copy` found: as many of them as are sent there too."""
-        debt = max(0, path.shaper.busy_until - now)
-        most = (_copies_debt(is_marked=is_marked) - debt) // max(1, path.duration(size))
-        return max(1, min(count, most))
+        credit = _credit_for_copies(path, is_marked=is_marked, now=now)
+        return max(1, min(count, credit // max(1, path.duration(size))))
 
 
-def _copies_debt(*, is_marked: bool) -> int:
-    return MARKED_DEBT if is_marked else BURST
+def _credit_for_copies(path: Path, *, is_marked: bool, now: int) -> int:
+    """µs of them that may leave now. Those that are marked take turns with nothing else: a path
+    that is in full use has room for them too."""
+    return path.shaper.credit_for_marked(now) if is_marked else path.shaper.credit(now)
 
 
 def _ahead(path: Path, earlier: Iterable[Path], *, slack: int, now: int) -> int:

@@ -9,7 +9,7 @@ so something has to be said to it."""
 # What this implementation chose.
 
 BURST = 2_500
-"""µs of a path's rate that may leave at once."""
+"""µs of a path's rate that may leave at once; and as much of marked copies, which don't wait."""
 FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""
 _PAUSES_MAX = 6
@@ -23,7 +23,16 @@ LINK_OVERHEAD = 38
 class Shaper:
     """A token bucket in time: each datagram keeps the path busy for its length over the rate."""
 
-    __slots__ = ("_charged_at", "_pauses", "_rest", "_since", "_was_full", "busy_until", "rate")
+    __slots__ = (
+        "_charged_at",
+        "_copies_until",
+        "_pauses",
+        "_rest",
+        "_since",
+        "_was_full",
+        "busy_until",
+        "rate",
+    )
 
     def __init__(self) -> None:
         self.rate = RATE_UNLIMITED
@@ -31,6 +40,8 @@ class Shaper:
         self.busy_until = 0
         self._charged_at = 0
         """When something left the last time."""
+        self._copies_until = 0
+        """How long the path would be busy if it carried nothing but marked copies."""
         self._rest = 0
         """Of a µs, in parts of `rate`: without it a link's queue would grow and grow."""
         self._since = 0
@@ -54,6 +65,10 @@ class Shaper:
         """µs of sending that may leave now: BURST at the most."""
         return now + BURST - max(self.busy_until, now)
 
+    def credit_for_marked(self, now: int) -> int:
+        """µs of marked copies that may leave now, whatever else the path has to carry."""
+        return now + BURST - max(self._copies_until, now)
+
     def is_full(self, now: int) -> bool:
         """Whether it has been sent on for a while as fast as it may be."""
         return self._was_full and now - self.busy_until < FULL_AFTER
@@ -75,3 +90,8 @@ class Shaper:
         start = min(max(self.busy_until, now), now + DEBT_MAX)
         duration, self._rest = divmod(size * SECOND + self._rest, self.rate)
         self.busy_until = start + duration
+
+    def charge_marked(self, size: int, now: int) -> None:
+        """The same for marked copies."""
+        self.charge(size, now)
+        self._copies_until = max(self._copies_until, now) + size * SECOND // self.rate

@@ -67,7 +67,7 @@ class OneWay(Smoothed):
 class LossEstimator:
     """The share of our datagrams that the peer did not count, from pairs of totals in replies."""
 
-    __slots__ = ("_at", "_received", "_sent", "loss", "received", "sent")
+    __slots__ = ("_at", "_look", "_received", "_sent", "loss", "received", "sent")
 
     def __init__(self) -> None:
         self.loss = 0
@@ -79,6 +79,8 @@ class LossEstimator:
         self._sent = 0
         self._received = 0
         self._at = 0
+        self._look = 0, 0
+        """The totals when a look began."""
 
     def skip(self, *, sent: int, received: int) -> None:
         """A reply that says nothing of the loss, since we sent what was not to arrive."""
@@ -100,8 +102,20 @@ class LossEstimator:
             lost = max(0, self._sent - self._received)
             self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
 
-    def replace(self, *, sent: int, received: int) -> None:
-        """Forget all but the last: of `sent` datagrams, `received` were counted."""
+    def look(self) -> None:
+        """Begin to look at what is lost from now on: on average it is that of before for long."""
+        self._look = self.sent, self.received
+
+    @property
+    def looked(self) -> int:
+        """Datagrams that were sent since."""
+        return self.sent - self._look[0]
+
+    def believe_look(self, limit: int) -> None:
+        """Forget what was before if little enough was lost since: of 255, `limit`."""
+        sent, received = self.looked, self.received - self._look[1]
+        if max(0, sent - received) * LOSS_FULL > limit * sent:
+            return
         self._sent = _LOSS_MEMORY * _UNIT
         self._received = min(self._sent, self._sent * received // sent)
         self.loss = (self._sent - self._received) * LOSS_FULL // self._sent

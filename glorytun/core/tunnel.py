@@ -198,7 +198,9 @@ class Tunnel:
         total = datagrams.total()
         path.count_sent(size=total, count=datagrams.count, now=now)
         if copy_path is not None:
-            copy_path.count_sent(size=total, count=datagrams.count, now=now)
+            copy_path.count_sent(
+                size=total, count=datagrams.count, now=now, is_marked_copy=is_marked
+            )
         self._sent_total += datagrams.count
         self._sent_bytes += total - datagrams.count * OVERHEAD
         if not self._client and self._is_idle(now):

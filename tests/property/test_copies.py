@@ -159,7 +159,7 @@ def test_who_sends_no_copies_is_not_believed_to() -> None:
     assert [path.rx.total for path in receiver.paths()] == before
 
 
-@pytest.mark.parametrize(("is_marked", "most"), [(False, 8), (True, 32)])
+@pytest.mark.parametrize(("is_marked", "most"), [(False, 8), (True, 14)])
 def test_a_slow_path_gets_no_more_copies_than_it_carries(*, is_marked: bool, most: int) -> None:
     """`most` ms of its 2 Mbit/s, of batches for one of 100: what else it carries goes on."""
     simulation = started(Wire(), Wire())
@@ -183,3 +183,37 @@ def test_a_slow_path_gets_no_more_copies_than_it_carries(*, is_marked: bool, mos
         simulation.run(MILLISECOND)
     carried = 2 * 125_000 * (200 + most) // 1000 // (stride + V4_HEADERS + LINK_OVERHEAD)
     assert carried * 3 // 4 < copies <= carried
+
+
+@pytest.mark.parametrize("rate", [2, 10, 40])
+def test_a_slow_path_is_handed_no_more_than_5_ms_at_once(rate: int) -> None:
+    """Or a packet of each kind: be it full of data, and thirty packets at once to go twice."""
+    simulation = started(Wire(), Wire())
+    for index, mbit in enumerate((100, rate)):
+        simulation.set_path(index, rate_tx=mbit * 125_000, fixed_rate=True)
+    client = simulation.client
+    client.tunnel.set(SettingsChange(redundant=EF), simulation.now)
+    simulation.run(SECOND)
+    slow, stride, size = simulation.client_path(1), 1400 + OVERHEAD, 1400
+    frame = stride + V4_HEADERS + LINK_OVERHEAD
+    handed, copies = [], 0
+    for step in range(1000):
+        at_once = 0
+        for traffic_class, most in ((EF, 30 if step % 20 == 0 else 0), (0, 300)):
+            packet = b"\x45" + bytes([traffic_class]) + bytes(size - 2 + OVERHEAD)
+            sent = 0
+            while sent < most and simulation.can_send(client):
+                count = min(30, most - sent)
+                buffer = bytearray(TIME_SIZE) + packet * count
+                batch = Batch(buffer, TIME_SIZE, stride, count, size, size)
+                outgoing = client.tunnel.send(batch, simulation.now)
+                assert outgoing is not None
+                count = outgoing.datagrams.count
+                sent += count
+                at_once += count * (slow in (outgoing.path, outgoing.copy_path))
+                copies += count * (slow == outgoing.copy_path)
+        handed.append(at_once * frame)
+        simulation.run(MILLISECOND)
+    assert max(handed) <= max(rate * 125 * 5, 2 * frame)
+    assert sum(handed) == pytest.approx(rate * 125_000, rel=0.1)
+    assert copies >= 50

@@ -143,6 +143,22 @@ def test_a_link_that_fades_is_followed() -> None:
 
 
 @both_ways
+def test_a_link_that_fades_slowly_keeps_no_queue(*, up: bool) -> None:
+    """A few percent a second: what would be 7/8 of its rate is all of it soon after."""
+    load = Load(link(15, delay=20, buffer=500), up=up, window=60)
+    load.run(3 * SECOND)
+    queues = []
+    for step in range(120):
+        load.simulation.wires[0].rate = round((15 - 12 * step / 120) * MBIT)
+        load.run(SECOND // 4)
+        queues.append(load.queue)
+    assert sum(queues[60:]) // 60 < 15 * MILLISECOND
+    load.run(2 * SECOND)
+    assert load.run(4 * SECOND) > 0.95
+    assert load.queue < 12 * MILLISECOND
+
+
+@both_ways
 @pytest.mark.parametrize("rate", [0.3, 0.4])
 def test_a_throttled_link_has_no_long_queue(rate: float, *, up: bool) -> None:
     """As a mobile one has that is slow for the rest of the month: its buffer isn't kept full."""

@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import pytest
 
+from glorytun.core.address import PathId
 from glorytun.core.settings import SECOND, PathState
 from glorytun.core.status import Condition
 from tests.property.test_multipath_scenarios import INTERVAL, sides, started
-from tests.simulation import MILLISECOND, Simulation, Wire
+from tests.simulation import MILLISECOND, Side, Simulation, Wire
 
 
 def with_backups(*wires: Wire, preferences: tuple[int, ...] = (0,)) -> Simulation:
@@ -95,3 +96,28 @@ def test_the_best_backup_is_tried_first() -> None:
         after = [status.tx.bytes for status in simulation.client.paths()]
         sent = [then - start for start, then in zip(before, after, strict=True)]
         assert sent[used] > 20_000 > sum(sent) - sent[used]
+
+
+def sent_on(side: Side, path: PathId) -> int:
+    """Bytes."""
+    found = {PathId(status.local, status.remote): status.tx.bytes for status in side.paths()}
+    return found[path]
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_a_path_that_is_left_out_comes_before_a_backup(*, up: bool) -> None:
+    """While the better one is suspect as afterwards: it is up, and the backup may cost money."""
+    wires = (Wire(), Wire(delay=150 * MILLISECOND), Wire())
+    simulation = started(*wires, rates=(50, 2, 50))
+    simulation.set_path(2, state=PathState.BACKUP)
+    sender, receiver = sides(simulation) if up else reversed(sides(simulation))
+    simulation.stream(sender, count=200, interval=INTERVAL)
+    assert sorted(sender.conditions()) == ["running", "waiting", "waiting"]
+    ids = [(simulation.client_path if up else simulation.server_path)(link) for link in range(3)]
+    before = [sent_on(sender, path) for path in ids]
+    wires[0].cut = True
+    sent, _ = simulation.stream(sender, count=200, interval=INTERVAL, size=1000)
+    simulation.run(SECOND)
+    assert sum(packet not in receiver.delivered for packet in sent) <= 25
+    used = [sent_on(sender, path) - start for path, start in zip(ids, before, strict=True)]
+    assert used[2] < 20_000 < 150_000 < used[1]

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,12 +89,14 @@ def test_it_survives_a_restart(file: Path) -> None:
     meter = metered(file)
     meter.add([(carried(4000), "wan1")], TODAY, NOW)
     meter.add([(carried(4400), "wan1")], TODAY, NOW + SAVE_INTERVAL - 1)
+    meter._wait()
     assert used(metered(file)) == 4000
     meter.save()
     again = metered(file)
     assert used(again) == 4400
     again.add([(carried(600), "wan1")], TODAY, NOW)
     assert used(again) == 5000
+    again.save()
     assert [path.name for path in file.parent.iterdir()] == ["tun0.json"]
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
@@ -179,15 +183,74 @@ def test_its_end_is_said_once(file: Path, caplog: pytest.LogCaptureFixture) -> N
         "\x00\xff",
     ],
 )
-def test_a_damaged_file_counts_anew(file: Path, text: str) -> None:
+def test_a_damaged_file_counts_anew(
+    file: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a power cut may leave one that was written by an older version. It is said, once."""
     file.parent.mkdir()
     file.write_bytes(text.encode("latin-1"))
     meter = metered(file)
     assert used(meter) == 0
+    (message,) = caplog.messages
+    forgotten = "so all that links have used of their quotas is forgotten: it is damaged ("
+    assert message.startswith(f"{file} can't be read, {forgotten}")
+    assert "\n" not in message
     meter.add([(carried(4000), "wan1")], TODAY, NOW)
+    meter.save()
     assert json.loads(file.read_text())["links"] == {
         "wan1": {"period": "2026-11-01", "bytes": 4000}
     }
+
+
+def test_a_file_that_may_not_be_read_counts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert used(metered(tmp_path)) == 0
+    (message,) = caplog.messages
+    assert message.endswith("is forgotten: Is a directory")
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its name before the next is written: a power cut leaves no empty file."""
+    calls: list[str] = []
+
+    def spy(name: str) -> None:
+        real = getattr(os, name)
+
+        def called(*arguments: object) -> object:
+            target = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else ""
+            calls.append(f"{name} {Path(target).name}".strip())
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, called)
+
+    spy("fsync")
+    spy("replace")
+    meter = metered(file)
+    meter.add([(carried(4000), "wan1")], TODAY, NOW)
+    meter.save()
+    assert calls == ["fsync tun0.new", "replace", "fsync usage"]
+
+
+def test_a_slow_disk_holds_nothing_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tunnel goes on while it is written, and the end waits for it."""
+    disk = threading.Event()
+    real = os.fsync
+
+    def slow(fd: int) -> None:
+        assert disk.wait(30)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    meter = metered(file)
+    for minute in range(3):
+        meter.add([(carried(4000 + minute), "wan1")], TODAY, NOW + minute * SAVE_INTERVAL)
+    assert not file.exists()
+    disk.set()
+    meter.save()
+    assert used(metered(file)) == 4002
 
 
 def test_what_cannot_be_noted_is_said_once(

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 from tests.bench.paths.loads import LOST_PING, Seen
@@ -51,7 +52,7 @@ def write_svg(path: Path, seen: Seen, direction: int, *, title: str) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12" '
         f'viewBox="0 0 {WIDTH} {2 * (HEIGHT + GAP) + TOP}">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{LEFT}" y="20" font-size="15">{title}</text>',
+        f'<text x="{LEFT}" y="20" font-size="15">{escape(title)}</text>',
         *_panel(rates, "Mbit/s", end, TOP),
         *_panel(delays, "ms", end, TOP + HEIGHT + GAP),
         "</svg>",

@@ -32,6 +32,7 @@ WELL = Facts(
     unanswered=0,
     unanswered_max=UNANSWERED_MAX,
     silent=False,
+    is_held=False,
     mtu=1472,
     loss=0,
     loss_limit=255,
@@ -71,6 +72,12 @@ BEAT = PathSettings().beat
         ({"loss": 0, "loss_limit": 1, "was_lossy": True}, Condition.RUNNING, ""),
         ({"state": PathState.BACKUP}, Condition.WAITING, "a backup, and another path is running"),
         ({"state": PathState.BACKUP, "is_needed": True}, Condition.RUNNING, ""),
+        ({"later": 260_000}, Condition.WAITING, "260 ms slower than others, for too little"),
+        (
+            {"is_held": True},
+            Condition.WAITING,
+            "left alone for a while: it did badly each time it was used",
+        ),
     ],
 )
 def test_condition(change: dict[str, object], condition: Condition, reason: str) -> None:

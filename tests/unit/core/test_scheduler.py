@@ -375,26 +375,31 @@ class TestCopies:
             paths = [own, waiting]
 
     def test_a_full_path_takes_copies_of_what_is_marked_alone(self) -> None:
-        """And no more of them than delays what else it carries by 20 ms."""
+        """And no more of them than 2.5 ms of its rate, then as many as that carries."""
         own, other = make_path(1), redundant(make_path(2, rate=1_000_000))
         chooser = scheduler(own, other)
         other.count_sent(size=10 * SIZE, count=10, now=NOW)
         assert chooser.pick_copy(own, size=SIZE, is_marked=False, now=NOW) is None
-        assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is other
-        other.count_sent(size=10 * SIZE, count=10, now=NOW)
-        assert chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW) is None
+        copies = dict.fromkeys(range(0, 100_000, 500), 0)
+        for at in copies:
+            while chooser.pick_copy(own, size=SIZE, is_marked=True, now=NOW + at) is other:
+                copies[at] += 1
+                other.count_sent(size=SIZE, count=1, now=NOW + at, is_marked_copy=True)
+        frame = SIZE + other.overhead
+        assert copies[0] == 1 + 2500 // frame
+        assert max(copies.values()) == copies[0]
+        assert sum(copies.values()) == pytest.approx(100_000 / frame, abs=3)
 
-    @pytest.mark.parametrize(("is_marked", "most"), [(False, 1), (True, 13)])
-    def test_no_more_leave_together_than_the_copies_path_takes(
-        self, is_marked: bool, most: int
-    ) -> None:
-        """2.5 ms of its rate, or 20 ms of what is marked."""
-        own, other = make_path(1), redundant(make_path(2, rate=1_000_000))
+    @pytest.mark.parametrize("is_marked", [True, False])
+    def test_no_more_leave_together_than_the_copies_path_takes(self, is_marked: bool) -> None:
+        """2.5 ms of its rate."""
+        own, other = make_path(1), redundant(make_path(2, rate=4_000_000))
         chooser = scheduler(own, other)
         kind = {"size": SIZE, "is_marked": is_marked, "now": NOW}
+        most = 10_000 // (SIZE + other.overhead)
         assert chooser.burst_of_copies(other, count=40, **kind) == most  # type: ignore[arg-type]  # a dict of several types
-        other.count_sent(size=SIZE, count=1, now=NOW)
-        assert chooser.burst_of_copies(other, count=40, **kind) == max(1, most - 1)  # type: ignore[arg-type]  # likewise
+        other.count_sent(size=SIZE, count=1, now=NOW, is_marked_copy=is_marked)
+        assert chooser.burst_of_copies(other, count=40, **kind) == most - 1  # type: ignore[arg-type]  # likewise
 
     def test_what_is_marked_goes_on_the_two_best(self) -> None:
         first, second, third = make_path(1, rtt=2), make_path(2, rtt=4000), make_path(3, rtt=9000)
