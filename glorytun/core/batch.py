@@ -60,10 +60,11 @@ class Batch:
 
     def rows(self) -> Iterator[memoryview]:
         """Each row, without a copy."""
-        view = memoryview(self.buffer)
-        for index in range(self.count):
-            start = self.offset + index * self.stride
-            yield view[start : start + self.row_size(index)]
+        view, size = memoryview(self.buffer), self.size
+        *starts, last = self.starts()
+        for start in starts:
+            yield view[start : start + size]
+        yield view[last : last + self.last]
 
     def total(self) -> int:
         """Bytes in all rows together."""

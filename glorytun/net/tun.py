@@ -291,8 +291,11 @@ class Tun:
 
         Acknowledgements go ahead of the rest: between them super-packets would be no full calls.
         """
-        has_room = self._acks_end + _SYN_MAX < self._rows_end + _ACKS_SIZE
-        if self._size <= _SYN_MAX and has_room and _is_ack(self._read, self._size):
+        if (
+            self._size <= _SYN_MAX
+            and self._acks_end + _SYN_MAX < self._rows_end + _ACKS_SIZE
+            and _is_ack(self._read, self._size)
+        ):
             self._acks_end = self._put(self._acks, self._acks_end)
             return at
         return self._put(batches, at)
@@ -359,8 +362,7 @@ class Tun:
                 start = batch.offset
                 self._write_one(memoryview(batch.buffer)[start : start + batch.size])
             elif batch.last > _SYN_MAX and _are_plain(batch):
-                for row in batch.rows():
-                    self._write([PLAIN, row] if self._has_vnet else [row], 1)
+                self._write_rows(batch)
             else:
                 for row in batch.rows():
                     self._write_one(row)
@@ -378,6 +380,18 @@ class Tun:
                 os.write(self._descriptor, row)
         except OSError:
             self.dropped += 1
+
+    def _write_rows(self, batch: Batch) -> None:
+        """One after the other, without a look at any."""
+        write, descriptor = os.write, self._descriptor
+        for row in batch.rows():
+            try:
+                if self._has_vnet:
+                    os.writev(descriptor, (PLAIN, row))
+                else:
+                    write(descriptor, row)
+            except OSError:
+                self.dropped += 1
 
     def _write(self, pieces: Pieces, count: int) -> None:
         try:
