@@ -230,6 +230,8 @@ class Tunnel:
     def receive_all(self, received: Sequence[tuple[Batch, PathId]], now: int) -> list[Batch]:
         """`receive` for what lies in one buffer as it came: what came on several paths in turn is
         opened at once, in a fifth of the time."""
+        if len(received) == 1:
+            return self.receive(*received[0], now)
         packets: list[Batch] = []
         for datagrams, runs in joined(received):
             if len(runs) > 1 and datagrams.last > MARKED_SIZE and not has_control(datagrams):
