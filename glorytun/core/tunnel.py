@@ -109,8 +109,9 @@ class Tunnel:
         """The traffic class of packets that are sent on two paths."""
         self._is_put_in_order = False
         """Whether the peer puts in order what we send."""
-        self.is_completed = False
-        """Whether the peer fills in the checksums of packets that have none."""
+        self.takes_bare = False
+        """Whether packets of TCP may be sent without checksums: both sides have said that they
+        fill them in."""
         self._copies_total = 0
 
     # What a driver takes out.
@@ -428,7 +429,7 @@ class Tunnel:
     def _judge(self, now: int) -> None:
         self._redundant = self._conversation.redundant
         self._is_put_in_order = self._conversation.does(Capability.IN_ORDER)
-        self.is_completed = self._conversation.does(Capability.BARE)
+        self.takes_bare = self._conversation.do_both(Capability.BARE)
         self._paths.judge(now)
         self._reschedule(now)
 
