@@ -321,9 +321,8 @@ class Tunnel:
             self._count_copies(copies, path, now)
         if opener.take_move():
             self._reschedule(now)
-        if datagrams.last == MARKED_SIZE and good[-1]:
-            good[-1] = False
-            self._heard_mark(path, now)
+        if datagrams.last == MARKED_SIZE:
+            self._take_marks(datagrams, good, path, now)
         packets = opener.packets(datagrams)
         runs, count, size = [packets], datagrams.count, packets.total()
         if False in good:
@@ -338,6 +337,13 @@ class Tunnel:
             self._hold(datagrams, runs, path_id, now)
             return []
         return runs
+
+    def _take_marks(self, datagrams: Batch, good: list[bool], path: Path | None, now: int) -> None:
+        """Take rows that are no packets out of the good ones: the last, or all are as short."""
+        for row in range(datagrams.count):
+            if good[row] and datagrams.row_size(row) == MARKED_SIZE:
+                good[row] = False
+                self._heard_mark(path, now)
 
     def _note_received(self, *, size: int, count: int, now: int) -> None:
         self._received_total += count
