@@ -39,9 +39,10 @@ _RANKS_MAX = 4 * FLOWS_MAX
 """Most of so many are outdated: there is one more with each `put`."""
 _REST = b"rest"
 _V4_PLAIN = 0x45
-_V4_COLUMNS = np.array([0, 9, *range(12, 24)])
+_V4_COLUMNS = np.array([0, 6, 7, 9, *range(12, 24)])
 _V6_COLUMNS = np.array([0, 6, *range(8, 44)])
-"""Where version, protocol, addresses and ports are; without options in IPv4."""
+"""Where version, protocol, addresses and ports are; without options in IPv4, and there with what
+says whether it is a part of a packet, which has none."""
 
 
 class _Flow:

@@ -31,6 +31,7 @@ class Buffer(bytearray):
 class Batch:
     """`count` rows of one buffer, all `size` bytes long but the last, which has `last` (≤ `size`).
 
+    Of one row both are the same, so that what takes a row by itself need not ask which it is.
     Row i is `buffer[offset + i * stride:][:size]`. A batch borrows its buffer: it is valid until
     the owner of the buffer fills it again.
     """

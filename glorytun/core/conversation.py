@@ -347,6 +347,10 @@ class Conversation:
         """Whether the peer has said that it does that."""
         return what in (self.peer.capabilities or Capability(0))
 
+    def do_both(self, what: Capability) -> bool:
+        """Whether both sides have said that they do that."""
+        return what in self._ours and self.does(what)
+
     @property
     def expects_copies(self) -> bool:
         """Whether the peer may send packets twice."""

@@ -32,9 +32,11 @@ class _Delay:
     The least of the last two to four seconds.
     """
 
-    __slots__ = ("_before", "_now", "_until", "heard_at")
+    __slots__ = ("_before", "_due", "_now", "_sent_at", "_until", "heard_at")
 
     def __init__(self, delay: int, now: int) -> None:
+        self._due = self._sent_at = 0
+        """Of the newest packet: when it is due, and when it was sent."""
         self.heard_at = now
         self._now = self._before = delay
         self._until = now + _MEMORY
@@ -49,6 +51,18 @@ class _Delay:
     @property
     def least(self) -> int:
         return min(self._before, self._now)
+
+    def due(self, sent_at: int, late: int) -> int:
+        """When a packet is due that is to be so `late`: not before the one sent before it.
+
+        It would be else where the delay has just been found to be less, as with each burst that is
+        longer than those before: its packets all come now, and the last was sent last.
+        """
+        due = sent_at + late
+        if sent_at > self._sent_at:
+            self._sent_at, self._due = sent_at, max(due, self._due)
+            return self._due
+        return due
 
 
 class Resequencer:
@@ -82,7 +96,8 @@ class Resequencer:
         # than it may.
         late = min(longest + MARGIN, own + self.limit) if len(self._delays) > 1 else own
         for row, time in zip(packets.rows(), times, strict=True):
-            heapq.heappush(self._held, (time + late, time, next(self._order), bytes(row)))
+            due = known.due(time, late)
+            heapq.heappush(self._held, (due, time, next(self._order), bytes(row)))
 
     def _longest(self, now: int) -> int:
         for path in [path for path, delay in self._delays.items() if self._is_past(delay, now)]:

@@ -109,8 +109,9 @@ class Tunnel:
         """The traffic class of packets that are sent on two paths."""
         self._is_put_in_order = False
         """Whether the peer puts in order what we send."""
-        self.is_completed = False
-        """Whether the peer fills in the checksums of packets that have none."""
+        self.takes_bare = False
+        """Whether packets of TCP may be sent without checksums: both sides have said that they
+        fill them in."""
         self._copies_total = 0
 
     # What a driver takes out.
@@ -320,9 +321,8 @@ class Tunnel:
             self._count_copies(copies, path, now)
         if opener.take_move():
             self._reschedule(now)
-        if datagrams.last == MARKED_SIZE and good[-1]:
-            good[-1] = False
-            self._heard_mark(path, now)
+        if datagrams.last == MARKED_SIZE:
+            self._take_marks(datagrams, good, path, now)
         packets = opener.packets(datagrams)
         runs, count, size = [packets], datagrams.count, packets.total()
         if False in good:
@@ -337,6 +337,13 @@ class Tunnel:
             self._hold(datagrams, runs, path_id, now)
             return []
         return runs
+
+    def _take_marks(self, datagrams: Batch, good: list[bool], path: Path | None, now: int) -> None:
+        """Take rows that are no packets out of the good ones: the last, or all are as short."""
+        for row in range(datagrams.count):
+            if good[row] and datagrams.row_size(row) == MARKED_SIZE:
+                good[row] = False
+                self._heard_mark(path, now)
 
     def _note_received(self, *, size: int, count: int, now: int) -> None:
         self._received_total += count
@@ -428,7 +435,7 @@ class Tunnel:
     def _judge(self, now: int) -> None:
         self._redundant = self._conversation.redundant
         self._is_put_in_order = self._conversation.does(Capability.IN_ORDER)
-        self.is_completed = self._conversation.does(Capability.BARE)
+        self.takes_bare = self._conversation.do_both(Capability.BARE)
         self._paths.judge(now)
         self._reschedule(now)
 

@@ -163,6 +163,8 @@ def split(
             _fill_in_v4_checksums(packet, template, rows, first=first, missing=missing)
         _fill_in_checksums(packet, template, rows, missing)
     rows.last = size - missing
+    if count == 1:  # A last segment by itself is no shorter row of a batch, but all of it.
+        rows.size, rows.stride = rows.last, rows.last + OVERHEAD
     return rows
 
 

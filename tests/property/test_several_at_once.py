@@ -75,14 +75,12 @@ class Server:
         for number, (_, datagram) in enumerate(rows):
             buffer[number * ROW_SIZE : number * ROW_SIZE + len(datagram)] = datagram
         received: list[tuple[Batch, PathId]] = []
-        # What is put in order goes by the last of those that come on one path together. Two marks
-        # never do.
+        # What is put in order goes by the last of those that come on one path together.
         are_runs = at_once or self.is_put_in_order
-        mark = OVERHEAD + len(MARK)
 
         def run_of(number: int) -> object:
             path, datagram = rows[number]
-            return (path, len(datagram)) if are_runs and len(datagram) != mark else number
+            return (path, len(datagram)) if are_runs else number
 
         numbers = groupby(range(len(rows)), run_of)
         for _, group in numbers:

@@ -37,6 +37,7 @@ from glorytun.core.wire import (
 )
 
 PSK = bytes(range(32))
+NOTHING = Capability(0)
 NOW = 1_800_000_000 * SECOND
 CLIENT = Endpoint(pack_address("198.51.100.1"), 4000)
 SERVER = Endpoint(pack_address("192.0.2.1"), 5000)
@@ -52,12 +53,19 @@ CLASSIC = Extensions()
 EXTENSIONS = pytest.mark.parametrize("extensions", [OURS, CLASSIC], ids=["ours", "0.3.4"])
 
 
-def make_tunnel(*, client: bool, seed: int = 1, now: int = NOW, **settings: Any) -> Tunnel:
-    """A tunnel that knows ChaCha20-Poly1305 only."""
+def make_tunnel(
+    *,
+    client: bool,
+    seed: int = 1,
+    now: int = NOW,
+    ours: Capability = NOTHING,
+    **settings: Any,
+) -> Tunnel:
+    """A tunnel that knows ChaCha20-Poly1305 only, and what is in `ours` beside."""
     return Tunnel(
         psk=PSK,
         settings=Settings(client=client, cipher=CipherChoice.CHACHA, **settings),
-        ours=capabilities(CipherChoice.CHACHA, aes_hardware=False),
+        ours=ours | capabilities(CipherChoice.CHACHA, aes_hardware=False),
         software="under test",
         entropy=Random(seed).randbytes,
         now=now,
@@ -242,9 +250,9 @@ class Peer:
         return self.tick()
 
 
-def client_peer(**arguments: Any) -> Peer:
+def client_peer(*, ours: Capability = NOTHING, **arguments: Any) -> Peer:
     """The server of a client under test whose path is up; its first requests are not taken yet."""
-    peer = Peer(tunnel=make_tunnel(client=True), **arguments)
+    peer = Peer(tunnel=make_tunnel(client=True, ours=ours), **arguments)
     peer.tunnel.set_path(peer.path, PathChange(state=PathState.UP), peer.now)
     return peer
 

@@ -377,6 +377,17 @@ def test_flows_of_packets_with_options_are_told_apart(head: bytes) -> None:
     assert len(backlog._flows) == 3
 
 
+def test_fragments_have_no_ports_in_a_batch_either() -> None:
+    """The first has some, but waits with the others; what follows it is of the flow again."""
+    whole = [packet(1, number) for number in range(8)]
+    part = bytearray(packet(1, 9))
+    part[6] |= 0x20  # More fragments follow.
+    backlog = Backlog()
+    put(backlog, *whole[:6])
+    put(backlog, bytes(part), *whole[6:])
+    assert [one for one in taken(backlog) if not one[6]] == whole
+
+
 @pytest.mark.parametrize("version", [4, 6])
 def test_flows_of_both_versions_in_one_batch_are_told_apart(version: int) -> None:
     """The others are not looked at as if they were of the first one's."""

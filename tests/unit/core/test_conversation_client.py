@@ -322,13 +322,15 @@ def test_state_in_use_is_said_to_0_3_4() -> None:
         assert states_said(peer.say(size=147, state=state)) == {state}
 
 
-def test_bare_packets_are_for_who_asks_for_them() -> None:
-    """A peer that was restarted, as a 0.3.4 even, has to say it again."""
-    peer = client_peer()
-    assert not peer.tunnel.is_completed
+@pytest.mark.parametrize("ours", [Capability.BARE, Capability(0)])
+def test_bare_packets_are_for_who_asks_for_them(ours: Capability) -> None:
+    """A peer that was restarted, as a 0.3.4 even, has to say it again; and we must want them too:
+    who switches them off has none on the wire."""
+    peer = client_peer(ours=ours)
+    assert not peer.tunnel.takes_bare
     peer.connect()
-    assert not peer.tunnel.is_completed
+    assert not peer.tunnel.takes_bare
     for capabilities in (Capability.BARE, Capability(0), Capability.BARE, None):
         [request] = peer.tick(SECOND // 10)
         peer.reply(request, extensions=Extensions(capabilities=capabilities))
-        assert peer.tunnel.is_completed is bool(capabilities)
+        assert peer.tunnel.takes_bare is bool(ours and capabilities)

@@ -37,6 +37,24 @@ def test_rows_keep_their_sizes_and_their_order() -> None:
     assert made.next_at is None
 
 
+def test_a_delay_that_falls_lets_nothing_overtake() -> None:
+    """Bursts come at once, each longer than those before, so that its end was under way for less
+    time than anything yet; also beside another path."""
+    alone = Resequencer()
+    alone.limit = SECOND
+    came_at = NOW + 1000
+    for made, wait in ((alone, 0), (resequencer(), DELAY + MARGIN)):
+        sent = range(came_at - 700, came_at - 600, 2)
+        first = 0
+        for size, count in ((105, 5), (133, 43), (60, 2)):
+            times = sent[first : first + count]
+            data = bytearray().join(time.to_bytes(size, "big") for time in times)
+            made.put(Batch(data, 0, size, count, size, size), times, FAST, came_at)
+            first += count
+        taken = [row for batch in made.take(came_at + wait) for row in batch.rows()]
+        assert [int.from_bytes(row, "big") for row in taken] == list(sent)
+
+
 def test_nothing_waits_for_a_path_that_is_silent() -> None:
     made = resequencer()
     later = NOW + USED_AFTER + 1

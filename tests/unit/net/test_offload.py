@@ -74,6 +74,7 @@ def split_all(
         batch = split(parsed, first=len(rows), most=most, into=into, offset=6, bare=bare)
         assert batch.stride == batch.size + OVERHEAD
         assert batch.count <= min(most, ROWS_MAX)
+        assert batch.count > 1 or batch.size == batch.last, "else it is sealed as `size` bytes"
         rows += [bytes(row) for row in batch.rows()]
     return rows
 
