@@ -126,6 +126,11 @@ def _too_lossy(facts: Facts) -> str:
     return ""
 
 
+def _tried_with(settings: PathSettings) -> tuple[int, bool, int]:
+    """What makes a path that is left worth another try, once it changes."""
+    return settings.rate_tx, settings.fixed_rate, settings.loss_limit
+
+
 def _percent(share: int) -> str:
     return f"{round(share * 100 / LOSS_FULL, 1):g} %"
 
@@ -241,6 +246,14 @@ class Path:
         self.rx_loss = 0
         if self.search is not None:
             self.search = MtuSearch()
+        self.apply_rate()
+
+    def change(self, settings: PathSettings) -> None:
+        """Take new settings: what it did badly with other ones says nothing of them."""
+        is_new_try = _tried_with(settings) != _tried_with(self.settings)
+        self.settings = settings
+        if is_new_try:
+            self.comeback = Comeback()
         self.apply_rate()
 
     def heard_farewell(self, time: int) -> None:
@@ -433,7 +446,6 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
-            self.comeback = Comeback()
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
 
     @property
