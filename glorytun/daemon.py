@@ -340,13 +340,13 @@ class Daemon:
         would make it wait longer than the restart takes.
         """
         now = self._clock.now()
-        self._measure()
-        self._meter.save()
         self._pump.send_all()
         self._tunnel.close(now)
         self._pump.flush()
         under_way = max((path.rtt for path in self._tunnel.path_statuses()), default=0)
         self._pump.drain(now + min(under_way + GOODBYE_SPARE, GOODBYE_MAX))
+        self._measure()
+        self._meter.save()  # Last, since a disk may take its time.
 
     def _turn(self) -> None:
         """Wait until something is to be done, and do it."""

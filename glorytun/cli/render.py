@@ -130,6 +130,9 @@ _LIMITS = {
 }
 """What keeps us from sending more, as `core.status.Limit` has it."""
 
+_USED = {"running", "lossy"}
+"""Of another path its condition says why no more is sent there."""
+
 
 def _path(path: dict[str, Any]) -> str:
     settings = path["settings"]
@@ -142,7 +145,7 @@ def _path(path: dict[str, Any]) -> str:
             ("rtt", _rtt(path)),
             ("tx", _direction(path["tx"], ceiling=settings["rate_tx"], mode=settings["rate"])),
             ("rx", _direction(path["rx"], ceiling=settings["rate_rx"], mode="")),
-            ("limit", _LIMITS.get(path["limit"], path["limit"])),
+            *_limit(path),
             *([("quota", _quota(path["quota"]))] if path["quota"] else []),
             (
                 "settings",
@@ -154,6 +157,11 @@ def _path(path: dict[str, Any]) -> str:
             ),
         ],
     )
+
+
+def _limit(path: dict[str, Any]) -> list[tuple[str, str]]:
+    limit = path["limit"]
+    return [("limit", _LIMITS.get(limit, limit))] if path["condition"] in _USED else []
 
 
 def _quota(quota: dict[str, int]) -> str:

@@ -292,23 +292,24 @@ class Conversation:
         wishes = message.extensions.wishes or Wishes(
             mode=old.mode, preference=old.preference, cost=old.cost
         )
-        path.settings = replace(
-            old,
-            state=PathState(message.state) if is_known else old.state,
-            rate_tx=old.rate_tx if path.is_pinned else rate,
-            fixed_rate=old.fixed_rate if path.is_pinned else message.fixed_rate and rate > 0,
-            beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
-            loss_limit=message.loss_limit,
-            mode=wishes.mode,
-            preference=wishes.preference,
-            cost=wishes.cost,
+        path.change(
+            replace(
+                old,
+                state=PathState(message.state) if is_known else old.state,
+                rate_tx=old.rate_tx if path.is_pinned else rate,
+                fixed_rate=old.fixed_rate if path.is_pinned else message.fixed_rate and rate > 0,
+                beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
+                loss_limit=message.loss_limit,
+                mode=wishes.mode,
+                preference=wishes.preference,
+                cost=wishes.cost,
+            )
         )
         path.mtu_told = message.mtu if PROBE_FLOOR <= message.mtu <= PROBE_MAX else 0
         if path.settings.state != old.state:
             if PathState.DOWN in (old.state, path.settings.state):
                 path.start_anew(self.sent_time)
             self._outbox.events.append(PathStateSet(path=path.id, state=path.settings.state))
-        path.apply_rate()
 
     def _heard_farewell(self, heard: _Heard, path: Path) -> None:
         """The client's: the only request of a server says that it stops."""

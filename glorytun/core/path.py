@@ -7,7 +7,7 @@ along the transitions of `LEGAL`.
 from dataclasses import dataclass
 
 from glorytun.core.address import Endpoint, PathId, headers_of
-from glorytun.core.comeback import Comeback
+from glorytun.core.comeback import AGAIN_MAX, Comeback
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
 from glorytun.core.settings import SECOND, PathSettings, PathState
@@ -39,6 +39,9 @@ LOOK = 30
 """Datagrams by which it is judged at the least."""
 TRIED_LATER = 3 * SECOND
 """µs more that one waits which is left out for its rate: to try that takes data, which is late."""
+HELD_LATE = 8 * SECOND
+"""µs that one is held at the most that was late with a rate which was found: it has no more queue
+than a few ms, so that a try costs little, and a link that faded may be back."""
 FAILED_SOON = 2 * UNANSWERED_MAX
 """Beats within which a path that runs again is degraded again if it fails of what is sent there:
 hardly one was answered."""
@@ -124,6 +127,11 @@ def _too_lossy(facts: Facts) -> str:
     if facts.was_lossy and facts.loss > limit * LOSS_BACK[0] // LOSS_BACK[1]:
         return f"lost more than the limit of {_percent(limit)}, still loses {_percent(facts.loss)}"
     return ""
+
+
+def _tried_with(settings: PathSettings) -> tuple[int, bool, int]:
+    """What makes a path that is left worth another try, once it changes."""
+    return settings.rate_tx, settings.fixed_rate, settings.loss_limit
 
 
 def _percent(share: int) -> str:
@@ -243,6 +251,14 @@ class Path:
             self.search = MtuSearch()
         self.apply_rate()
 
+    def change(self, settings: PathSettings) -> None:
+        """Take new settings: what it did badly with other ones says nothing of them."""
+        is_new_try = _tried_with(settings) != _tried_with(self.settings)
+        self.settings = settings
+        if is_new_try:
+            self.comeback = Comeback()
+        self.apply_rate()
+
     def heard_farewell(self, time: int) -> None:
         """The peer stopped at its time `time`."""
         self.stopped = True
@@ -347,7 +363,10 @@ class Path:
         A short outage alone is neither a success nor a failure of it.
         """
         if self.works or self.lossy_limit is not None or self._has_failed(now):
-            self.comeback.note(is_left=self.is_left_out or not self.works, now=now)
+            is_left = self.is_left_out or not self.works
+            held_most = HELD_LATE if self.works and not self.settings.fixed_rate else AGAIN_MAX
+            if self.comeback.note(is_left=is_left, now=now, held_most=held_most):
+                self.estimator.look_again()  # What was found is old.
         is_running = self.condition == Condition.RUNNING
         self.runs_since = (self.runs_since or now) if is_running else 0
         if self.is_left_out and self.comeback.is_due(now - TRIED_LATER):
@@ -433,7 +452,6 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
-            self.comeback = Comeback()
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
 
     @property

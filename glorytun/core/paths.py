@@ -266,5 +266,4 @@ def _link(path: Path) -> _Link:
 
 def _set_rate(path: Path, rate: _Rate, *, is_pinned: bool) -> None:
     path.is_pinned = is_pinned
-    path.settings = replace(path.settings, rate_tx=rate.rate_tx, fixed_rate=rate.fixed_rate)
-    path.apply_rate()
+    path.change(replace(path.settings, rate_tx=rate.rate_tx, fixed_rate=rate.fixed_rate))

@@ -505,10 +505,9 @@ class Tunnel:
 
     def _apply(self, path: Path, change: PathChange) -> None:
         was_down = path.settings.state == PathState.DOWN
-        path.settings = with_change(path.settings, change)
+        path.change(with_change(path.settings, change))
         if was_down != (path.settings.state == PathState.DOWN):
             path.start_anew(self._conversation.sent_time)
-        path.apply_rate()
         path.request_now()
 
     def set(self, change: SettingsChange, now: int) -> None:

@@ -4,6 +4,8 @@ The topology is `configured.home`.
 """
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -201,6 +203,25 @@ def test_a_link_with_a_quota(lab: Lab, tunnels: Tunnels) -> None:
     assert pair.client.quota(SECOND)["used"] >= used
     pair.client.reconfigure(f"Local=link1\n{rate}", f"Local=link2\n{rate}\nQuota=1G")
     pair.wait_running(2)
+
+
+def test_a_slow_disk_is_waited_for_when_the_peer_was_told(lab: Lab, tunnels: Tunnels) -> None:
+    """What quotas have left is noted last: the service is killed if that takes too long."""
+    pair = start(tunnels, home(lab), "Local=link1\nQuota=1G")
+    pair.wait_running()
+    slow = pair.client.directory / f"{pair.client.dev}.new"
+    os.mkfifo(slow)  # Whoever opens it to write waits for a reader.
+    pair.transfer(size=100_000)
+    assert pair.client.process
+    pair.client.process.send_signal(signal.SIGTERM)
+    wait_for(
+        lambda: "set down" in pair.server.command("path"),
+        timeout=2,
+        what="the farewell",
+    )
+    assert pair.client.running
+    slow.read_text()
+    assert pair.client.process.wait(3) == 0
 
 
 def test_a_quota_comes_and_goes_with_a_reload(lab: Lab, tunnels: Tunnels) -> None:

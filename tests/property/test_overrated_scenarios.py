@@ -59,10 +59,10 @@ def test_a_link_that_is_cut_again_and_again_is_used_each_time(*, up: bool) -> No
         load.run(SECOND // 2)
 
 
-def held(**other: object) -> Load:
+def held(first: dict[str, object] | None = None, *, up: bool = True) -> Load:
     """Two links of which the second has had less than its fixed rate for long."""
-    load = Load(link(10), link(10, buffer=300), up=True, window=200)
-    load.simulation.set_path(0, **GIVEN, **other)
+    load = Load(link(10), link(10, buffer=300), up=up, window=200)
+    load.simulation.set_path(0, **GIVEN, **(first or {}))
     load.simulation.set_path(1, **GIVEN)
     load.run(2 * SECOND)
     load.simulation.wires[1].rate = MBIT // 2
@@ -84,6 +84,22 @@ def test_a_link_that_is_left_alone_takes_over_at_once() -> None:
 @pytest.mark.parametrize("worse", [{"cost": 1}, {"state": PathState.BACKUP}])
 def test_no_link_is_left_alone_for_one_that_costs_more(worse: dict[str, object]) -> None:
     """Nor for a backup."""
-    load = held(**worse)
+    load = held(worse)
     events = [event for event in load.sender.events if isinstance(event, PathChanged)]
     assert not [event for event in events if event.reason.startswith("left alone")]
+
+
+@both_ways
+def test_a_link_that_is_left_alone_is_used_at_once_with_other_settings(*, up: bool) -> None:
+    """Whoever sees that its rate isn't right, and says so, need not wait a minute."""
+    load = held(up=up)
+    load.simulation.wait_for(lambda: "waiting" in load.sender.conditions())
+    load.run(SECOND)
+    assert load.sender.paths()[1].reason.startswith("left alone")
+    load.simulation.wires[1].rate = RATE // 2
+    load.simulation.set_path(1, fixed_rate=False)
+    took = load.simulation.wait_for(lambda: load.sender.conditions() == ["running", "running"])
+    assert took < SECOND // 4
+    load.run(6 * SECOND)
+    assert load.run(SECOND) > 0.9
+    assert load.sender.conditions() == ["running", "running"]

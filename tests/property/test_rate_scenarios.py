@@ -96,6 +96,18 @@ def test_all_links_are_filled(
 
 
 @both_ways
+def test_a_link_that_had_nearly_nothing_for_long_is_full_soon_after(*, up: bool) -> None:
+    """It was used in vain again and again meanwhile: each time that showed at once."""
+    load = Load(link(10), link(10, delay=10), up=up, window=150)
+    load.run(3 * SECOND)
+    load.simulation.wires[1].rate = 3 * MBIT // 10
+    load.run(20 * SECOND)
+    load.simulation.wires[1].rate = 10 * MBIT
+    load.run(9 * SECOND)
+    assert load.run(SECOND) > 0.95
+
+
+@both_ways
 @pytest.mark.parametrize("buffer", [50, 400])
 def test_one_of_two_links_falls_and_returns(buffer: int, *, up: bool) -> None:
     """From 30 to 6 Mbit/s it takes 2 s until both are used as far as they go; back, 5 s."""

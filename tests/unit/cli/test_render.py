@@ -99,7 +99,6 @@ path 2001:db8::2 to [2001:db8::1]:5000
   rtt       not measured yet
   tx        960 kbit/s (auto), 1.2 % lost, 1.3 MB in 1100 datagrams
   rx        unlimited, 0 % lost, 8 MB in 6100 datagrams
-  limit     none, there is no more to send
   settings  beat 100 ms, losslimit 100 %"""
     )
 

@@ -46,6 +46,27 @@ def test_it_is_held_only_after_a_mistake() -> None:
     assert not comeback.is_held(NOW + USED + 2 * AGAIN)
 
 
+def test_it_is_held_no_longer_than_is_said() -> None:
+    """Though it is due as late as ever."""
+    comeback, most = Comeback(), 3 * SECOND
+    wait(comeback, NOW)
+    left_at = NOW + AGAIN + USED
+    comeback.note(is_left=True, now=left_at, held_most=most)
+    assert comeback.is_held(left_at + most - 1)
+    assert not comeback.is_held(left_at + most)
+    assert not comeback.is_due(left_at + 2 * AGAIN - 1)
+
+
+def test_it_says_that_it_was_held() -> None:
+    """As long as it was to be, not when it was needed meanwhile."""
+    for used, held, expected in ((RELAPSE, 10, False), (USED, 2, True), (USED, 1, False)):
+        comeback = Comeback()
+        wait(comeback, NOW)
+        left_at = NOW + AGAIN + used
+        assert not comeback.note(is_left=True, now=left_at)
+        assert comeback.note(is_left=False, now=left_at + held * AGAIN) is expected
+
+
 def test_a_try_in_vain_waits_as_long_again() -> None:
     comeback = Comeback()
     comeback.note(is_left=True, now=NOW)
