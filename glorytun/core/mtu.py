@@ -31,7 +31,7 @@ LADDER = (PROBE_FLOOR, 1024, 1232, PROBE_MIN, 1352, 1412, 1452, PROBE_MAX)
 """Common ones are among them: Ethernet over IPv4 and IPv6, the least link for IPv6."""
 DOUBT = 20_000
 ASKED_MAX = 64
-"""Probes of one size after which the count begins again, as nothing at all was answered."""
+"""Probes of one size after which the count begins again, since an outage says nothing of later."""
 CONFIRM_INTERVAL = 5 * SECOND
 """How often a path in use has to prove its size again."""
 
@@ -130,15 +130,15 @@ class MtuSearch:
 
     def is_too_big(self) -> bool:
         """Whether the probe's silence can't be explained by the loss of plain requests."""
-        if self._asked < PROBES:
+        asked = self._asked
+        if asked < PROBES:
             return False
-        if not self._answered:
-            if self._asked >= ASKED_MAX:
-                self._ask(self.probe)
-            return False
-        asked = min(self._asked, ASKED_MAX)
-        lost = min(max(0, self._asked - self._answered), asked) + 1
-        return bool(lost**asked * DOUBT < (asked + 2) ** asked)
+        lost = max(0, asked - self._answered) + 1
+        if self._answered and lost**asked * DOUBT < (asked + 2) ** asked:
+            return True
+        if asked >= ASKED_MAX:
+            self._ask(self.probe)
+        return False
 
     def on_too_big(self, now: int) -> None:
         """Give the probed size up."""

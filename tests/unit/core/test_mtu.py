@@ -170,6 +170,20 @@ def test_silence_settles_nothing() -> None:
     assert link.settle() == PROBE_MAX
 
 
+@pytest.mark.parametrize("size", [PROBE_MIN - 28, 1372])
+def test_a_search_goes_on_after_an_outage(size: int) -> None:
+    """What was lost then doesn't count for ever."""
+    link = Link(size=size)
+    while link.search.size < size - 30 or not link.search.probe:
+        link.step()
+    link.step()
+    link.loss = 1
+    for _ in range(500):
+        link.step()
+    link.loss = 0
+    assert link.settle(steps=200) == size
+
+
 def test_old_answers_are_no_sign_of_life() -> None:
     """Answers to requests from before the probe say nothing of the probe's silence."""
     search = MtuSearch()
