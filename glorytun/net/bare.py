@@ -1,8 +1,9 @@
 """Bare packets of TCP: between two of us they travel without checksums (PROTOCOL 7).
 
-What the kernel hands over as one packet for many has no checksums, and needs none where it is taken
-so: it was never on a wire but inside of datagrams that are authenticated. So none is calculated
-there, nor verified here; only what goes to the kernel by itself gets its checksums.
+What the kernel hands over as one packet for many, or else leaves to the device to complete, has no
+checksums, and needs none where it is taken so: it was never on a wire but inside of datagrams that
+are authenticated. So none is calculated there, nor verified here; only what goes to the kernel by
+itself gets its checksums.
 """
 
 from glorytun.core.wire import BARE_BIT

@@ -296,6 +296,18 @@ def test_mss_is_clamped(pair: OURS, taps: tuple[Tap, Tap], version: int) -> None
     assert arrived(taps[1], expected) == expected
 
 
+def test_segments_that_are_too_big(pair: OURS, taps: tuple[Tap, Tap]) -> None:
+    """So is the sender of a super-packet, by its first segment as it would have left."""
+    packet = Packet(payload=bytes(5000), ports=(79, 9))
+    taps[0].put(packet, 1430)
+    quoted = packet.segments(1430)[0].data()[:500]
+    wait_for(
+        lambda: any(one[20:22] == b"\x03\x04" and quoted in one for one in taps[0].take()),
+        timeout=5,
+        what="the first segment, quoted in an ICMP error",
+    )
+
+
 @pytest.mark.parametrize("pair", [({}, {}), (NONE, NONE)], ids=["both", "neither"], indirect=True)
 def test_overload(pair: OURS) -> None:
     """More than can be carried, both ways at once: nothing else suffers, and memory stays flat.
@@ -330,15 +342,3 @@ def test_too_big(pair: OURS, family: int) -> None:
         assert "1450" in said
     finally:
         pair.client.host.ip(f"link set {pair.client.dev} mtu 1450")
-
-
-def test_segments_that_are_too_big(pair: OURS, taps: tuple[Tap, Tap]) -> None:
-    """So is the sender of a super-packet, by its first segment as it would have left."""
-    packet = Packet(payload=bytes(5000), ports=(79, 9))
-    taps[0].put(packet, 1430)
-    quoted = packet.segments(1430)[0].data()[:500]
-    wait_for(
-        lambda: any(one[20:22] == b"\x03\x04" and quoted in one for one in taps[0].take()),
-        timeout=5,
-        what="the first segment, quoted in an ICMP error",
-    )
