@@ -27,6 +27,8 @@ from glorytun.report import fields
 METER_INTERVAL = SECOND
 """µs between two looks."""
 SAVE_INTERVAL = 60 * SECOND
+BELIEVED_AFTER = 3600 * SECOND
+"""µs after which a clock is believed that says an earlier day than what was noted."""
 
 DIRECTORY = "/var/lib/glorytun-usage"
 _VERSION = 1
@@ -82,6 +84,8 @@ class Meter:
         """By link; None: not read yet."""
         self._counters: dict[PathId, int] = {}
         """Bytes of each path when it was looked at."""
+        self._doubted_since: dict[str, int] = {}
+        """When it was found of a link that its days begin in times to come."""
         self._saved_at = 0
         self._is_changed = False
         self._writing: Thread | None = None
@@ -123,22 +127,28 @@ class Meter:
             carried = _carried(status)
             self._counters[path] = carried
             more = carried - before.get(path, 0)
-            self._count(link, more if more >= 0 else carried, today)
+            self._count(link, more if more >= 0 else carried, today, now)
         is_writing = self._writing is not None and self._writing.is_alive()
         if now >= self._saved_at + SAVE_INTERVAL and not is_writing:
             self._saved_at = now
             self._begin_to_save()
 
-    def _count(self, link: str | None, more: int, today: Date) -> None:
+    def _count(self, link: str | None, more: int, today: Date, now: int) -> None:
         quota = self._quotas.get(link or "")
         if quota is None or self._usages is None:
             return
         assert link
         period = quota.period(today)
         usage = self._usages.get(link)
-        # Never for an earlier day: a host without a battery starts with a clock that is behind.
         if usage is None or usage.period < period:
             usage = self._usages[link] = Usage(period)
+            self._is_changed = True
+        if usage.period == period:
+            self._doubted_since.pop(link, None)
+        elif now - self._doubted_since.setdefault(link, now) >= BELIEVED_AFTER:
+            # A host without a battery starts with a clock that is behind, but it is set soon: that
+            # the other one was ahead once is likelier by now.
+            usage.period = period
             self._is_changed = True
         was_spent = usage.bytes >= quota.bytes
         usage.bytes += more

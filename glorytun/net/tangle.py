@@ -10,6 +10,9 @@ _START = 6
 _TANGLED, _RUN, _SHORT = 8, 4, 100
 """So many rows are put in order by flow if they continue each other in runs shorter than this, on
 average; not counting packets of so few bytes, which are mostly TCP's acknowledgements."""
+_ROOM_MAX = 16 << 20
+"""Bytes: more than that takes each row the room of the longest, of which one may be 64 KB and all
+others tiny. Full packets take 1 MB."""
 
 
 def uniform(batches: Sequence[Batch]) -> list[Batch]:
@@ -37,6 +40,9 @@ def are_tangled(batches: Sequence[Batch], runs: list[int]) -> bool:
         if batch.size > _SHORT
     ]
     rows = sum(count for count, _ in worth)
+    longest = max((batch.size for batch in batches), default=0)
+    if sum(batch.count for batch in batches) * longest > _ROOM_MAX:
+        return False
     return rows >= _TANGLED and sum(count for _, count in worth) > rows // _RUN
 
 

@@ -123,6 +123,19 @@ def test_a_clock_that_is_behind_forgets_nothing(file: Path) -> None:
     assert used(meter) == 600
 
 
+def test_a_clock_that_was_ahead_once_is_not_believed_for_years(file: Path) -> None:
+    """What was used stays used; it begins anew when the next month does."""
+    meter = metered(file)
+    meter.add([(carried(20_000), "wan1")], Date(2036, 2, 20), NOW)
+    meter.save()
+    meter = metered(file)
+    for hours in (0, 0.9, 1.1):
+        meter.add([(carried(1000), "wan1")], TODAY, NOW + round(hours * 3600 * SECOND))
+        assert meter.is_spent("wan1")
+    meter.add([(carried(1600), "wan1")], Date(2026, 12, 1), NOW + 7200 * SECOND)
+    assert used(meter) == 600
+
+
 def test_another_day_counts_anew_when_it_comes(file: Path) -> None:
     """What was used is still used before that."""
     meter = metered(file)

@@ -1,5 +1,6 @@
 """Splitting and merging, against a reference that goes byte by byte."""
 
+import tracemalloc
 from collections import defaultdict
 from dataclasses import replace
 from random import Random
@@ -213,6 +214,18 @@ def test_flows_that_interleave(flows: list[tuple[Packet, int]], random: Random) 
     assert by_flow(flat(calls)) == by_flow(rows)
     is_worth = len(rows) >= 8 and all(len(row) > 100 for row in rows)
     assert len(calls) == fewest or not is_worth or len(calls) <= len(rows) // 4
+
+
+def test_one_long_row_among_many_takes_no_room_for_each() -> None:
+    """They are passed on as they came then; with less of them they are put in order first."""
+    long = Packet(payload=bytes(60_000)).data()
+    flows = [Packet(payload=bytes(400), ports=(index % 20, 5)) for index in range(400)]
+    rows = [long, *(packet.data() for packet in flows)]
+    tracemalloc.start()
+    assert merged(rows) == [[row] for row in rows]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @given(
