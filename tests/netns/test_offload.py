@@ -308,7 +308,6 @@ def test_segments_that_are_too_big(pair: OURS, taps: tuple[Tap, Tap]) -> None:
     )
 
 
-@pytest.mark.timing
 @pytest.mark.parametrize("pair", [({}, {}), (NONE, NONE)], ids=["both", "neither"], indirect=True)
 def test_overload(pair: OURS) -> None:
     """More than can be carried, both ways at once: nothing else suffers, and memory stays flat.
