@@ -7,7 +7,7 @@ itself gets its checksums.
 """
 
 from glorytun.core.wire import BARE_BIT
-from glorytun.net.checksum import FULL, SWAP, sum_of
+from glorytun.net.checksum import pseudo_sum, put_sum, sum_of
 
 _V4_PLAIN, _V6 = 0x45, 6
 _V4_HEADER, _V6_HEADER, _TCP_HEADER = 20, 40, 20
@@ -15,12 +15,13 @@ _TCP = 6
 _CHECKSUM = 16
 
 
-def may_be_bare(packet: bytearray, at: int, transport: int) -> bool:
-    """Whether a packet at `at` is of TCP, behind `transport` bytes that are nothing but a header.
+def may_be_bare(packet: bytearray | memoryview, at: int, transport: int) -> bool:
+    """Whether a packet at `at`, bare or not yet, is of TCP behind `transport` bytes of a plain
+    header.
 
     So whoever completes it finds the checksums: without options, and no fragment.
     """
-    first = packet[at]
+    first = packet[at] & ~BARE_BIT
     if first == _V4_PLAIN:
         is_part = packet[at + 6] & 0x3F or packet[at + 7]
         return transport == _V4_HEADER and packet[at + 9] == _TCP and not is_part
@@ -34,21 +35,14 @@ def complete(packet: memoryview | bytearray) -> bool:
         return False
     is_v4 = packet[0] == _V4_PLAIN | BARE_BIT
     transport = _V4_HEADER if is_v4 else _V6_HEADER
-    if is_v4:
-        addresses, length = packet[12:20], packet[2] << 8 | packet[3]
-    else:
-        addresses, length = packet[8:40], _V6_HEADER + (packet[4] << 8 | packet[5])
-    first = bytearray([packet[0] & ~BARE_BIT]) + packet[1:transport]
-    if not transport + _TCP_HEADER <= length == size or not may_be_bare(first, 0, transport):
+    length = packet[2] << 8 | packet[3] if is_v4 else _V6_HEADER + (packet[4] << 8 | packet[5])
+    is_whole = transport + _TCP_HEADER <= length == size
+    if not is_whole or not may_be_bare(packet, 0, transport):
         return False
-    packet[0] = first[0]
+    packet[0] &= ~BARE_BIT
     if is_v4:
-        _fill_in(packet, 10, sum_of(packet[:10]) + sum_of(packet[12:transport]))
-    checksum = transport + _CHECKSUM
-    rest = sum_of(packet[transport:checksum]) + sum_of(packet[checksum + 2 :])
-    _fill_in(packet, checksum, rest + sum_of(addresses) + SWAP * (_TCP + size - transport))
+        put_sum(packet, 10, sum_of(packet[:10]) + sum_of(packet[12:transport]))
+    at = transport + _CHECKSUM
+    rest = sum_of(packet[transport:at]) + sum_of(packet[at + 2 :])
+    put_sum(packet, at, rest + pseudo_sum(packet, _TCP, size - transport))
     return True
-
-
-def _fill_in(packet: memoryview | bytearray, at: int, total: int) -> None:
-    packet[at : at + 2] = (-total % FULL).to_bytes(2, "little")

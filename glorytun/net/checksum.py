@@ -22,6 +22,17 @@ def sum_of(data: bytes | bytearray | memoryview) -> int:
     return int.from_bytes(data, "little") % FULL
 
 
+def pseudo_sum(headers: bytearray | bytes | memoryview, protocol: int, length: int) -> int:
+    """The sum over the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1)."""
+    addresses = headers[8:40] if headers[0] >> 4 == 6 else headers[12:20]
+    return sum_of(addresses) + SWAP * (protocol + length)
+
+
+def put_sum(data: bytearray | memoryview, at: int, total: int) -> None:
+    """Write the checksum that makes up for a sum over all else."""
+    data[at : at + 2] = (-total % FULL).to_bytes(2, "little")
+
+
 def row_sums(rows: Batch) -> Sums:
     """The sum over each row but its first two bytes, less than 2^31 for any packet.
 

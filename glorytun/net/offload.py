@@ -19,7 +19,7 @@ import numpy.typing as npt
 from glorytun.core.batch import Batch
 from glorytun.core.wire import BARE_BIT, OVERHEAD
 from glorytun.net.bare import may_be_bare
-from glorytun.net.checksum import FULL, SWAP, row_sums, sum_of
+from glorytun.net.checksum import FULL, SWAP, pseudo_sum, put_sum, row_sums, sum_of
 from glorytun.net.tangle import are_tangled, uniform, untangle
 
 VNET_SIZE = 10
@@ -261,12 +261,6 @@ def _given_pseudo_sum(packet: SuperPacket, length: int) -> int:
     return (given + SWAP * (length - whole)) % FULL
 
 
-def _pseudo_sum(headers: bytearray | bytes, protocol: int, length: int) -> int:
-    """The sum over the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1)."""
-    addresses = headers[8:40] if headers[0] >> 4 == 6 else headers[12:20]
-    return sum_of(addresses) + SWAP * (protocol + length)
-
-
 # Merging.
 
 
@@ -479,7 +473,7 @@ def _is_good(batch: Batch, row: int, kind: _Kind, rest: int) -> bool:
     if header and not kind.is_v6:
         return False
     total = rest + sum_of(headers[:2]) - header
-    total += _pseudo_sum(headers, kind.protocol, batch.size - kind.transport)
+    total += pseudo_sum(headers, kind.protocol, batch.size - kind.transport)
     return total % FULL == 0 and _has_right_lengths(batch, row, kind)
 
 
@@ -547,8 +541,8 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
     else:
         headers[2:4] = size.to_bytes(2, "big")
         headers[10:12] = b"\0\0"
-        headers[10:12] = (-sum_of(headers[:at]) % FULL).to_bytes(2, "little")
-    pseudo = _pseudo_sum(headers, kind.protocol, length) % FULL
+        put_sum(headers, 10, sum_of(headers[:at]))
+    pseudo = pseudo_sum(headers, kind.protocol, length) % FULL
     headers[kind.checksum : kind.checksum + 2] = pseudo.to_bytes(2, "little")
     segment = rows.size - kind.header
     where = kind.checksum - at

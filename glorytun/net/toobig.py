@@ -6,7 +6,7 @@ packets that were under way when it fell, and for hosts further away that don't 
 
 import struct
 
-from glorytun.net.checksum import FULL, SWAP, sum_of
+from glorytun.net.checksum import FULL, SWAP, put_sum, sum_of
 
 _V4_HEADER, _V6_HEADER, _TCP_HEADER = 20, 40, 20
 _TCP, _ICMP, _ICMP_V6 = 6, 1, 58
@@ -43,11 +43,11 @@ def _too_big_v4(packet: bytes, mtu: int) -> bytes | None:
     if may_fragment or is_later_fragment or is_to_many or is_error:
         return None
     message = bytearray(struct.pack(">BBHHH", 3, 4, 0, 0, min(mtu, FULL)) + packet[:_V4_QUOTED])
-    _fill_in(message, 2, sum_of(message))
+    put_sum(message, 2, sum_of(message))
     size = _V4_HEADER + len(message)
     header = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, size, 0, 0, _TTL, _ICMP, 0))
     header += packet[16:20] + packet[12:16]
-    _fill_in(header, 10, sum_of(header))
+    put_sum(header, 10, sum_of(header))
     return bytes(header + message)
 
 
@@ -60,13 +60,9 @@ def _too_big_v6(packet: bytes, mtu: int) -> bytes | None:
     message = bytearray(struct.pack(">BBHI", 2, 0, 0, mtu) + packet[:_V6_QUOTED])
     addresses = packet[24:40] + packet[8:24]
     pseudo = sum_of(addresses) + SWAP * (len(message) + _ICMP_V6)
-    _fill_in(message, 2, sum_of(message) + pseudo)
+    put_sum(message, 2, sum_of(message) + pseudo)
     header = struct.pack(">IHBB", 6 << 28, len(message), _ICMP_V6, _TTL)
     return header + addresses + bytes(message)
-
-
-def _fill_in(data: bytearray, at: int, total: int) -> None:
-    data[at : at + 2] = (-total % FULL).to_bytes(2, "little")
 
 
 def clamp_mss(packet: bytearray | memoryview, mtu: int) -> None:
