@@ -71,10 +71,12 @@ class Opener:
         times = pull_times(datagrams, now=now)
         tolerance = self._conversation.settings.timetolerance
         first, last = now - tolerance, now + tolerance
-        if first <= times[0] and times[-1] <= last and session.window.accept_newer(times):
-            self._note_opened(session, now)
-            return True
-        if times.min() < first or times.max() > last or not session.window.accept_mixed(times):
+        window = session.window
+        # In order the ends tell of all, and finding the least of many takes longer.
+        is_accepted = first <= times[0] and times[-1] <= last and window.accept_newer(times)
+        if not is_accepted and first <= times.min() and times.max() <= last:
+            is_accepted = window.accept_mixed(times)
+        if not is_accepted:
             return False
         self._note_opened(session, now)
         return True

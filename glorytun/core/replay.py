@@ -66,16 +66,13 @@ class ReplayWindow:
         So it is with those of several paths. False too where it would depend on their order.
         """
         newest = max(self.newest, int(times.max()))
-        if times.min() <= newest - WINDOW:
-            return False
         steps = times >> _STEP_BITS
         ordered = np.sort(steps)
-        if (ordered[1:] == ordered[:-1]).any():
+        # What is older than the ring would share the slot of something newer.
+        if ordered[0] <= (newest >> _STEP_BITS) - _SLOTS or (ordered[1:] == ordered[:-1]).any():
             return False
         slots = steps % _SLOTS
         if self._view[slots[steps <= self.newest >> _STEP_BITS]].any():
-            return False
-        if ordered[-1] - ordered[0] >= _SLOTS:  # The newest would share its slot.
             return False
         if newest > self.newest:
             self._advance(newest)

@@ -110,10 +110,7 @@ class Scheduler:
         With `waiting`, only where they aren't too late to be in order: so many bytes may leave
         before them, since they wait already.
         """
-        if self._tiers:
-            self._open(now)
-        elif len(self._usable) == 1 and self._usable[0].size_max:
-            return Turn(self._usable[0].shaper.ready_at(), 0)
+        self._open(now)
         times = [path.shaper.ready_at() for path in self._usable if path.size_max]
         if not times:
             return None

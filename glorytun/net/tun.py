@@ -11,7 +11,7 @@ import os
 import re
 import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -362,7 +362,7 @@ class Tun:
                 start = batch.offset
                 self._write_one(memoryview(batch.buffer)[start : start + batch.size])
             elif batch.last > _SYN_MAX and _are_plain(batch):
-                self._write_rows(batch)
+                self._write_rows(batch.rows())
             else:
                 for row in batch.rows():
                     self._write_one(row)
@@ -373,23 +373,16 @@ class Tun:
             return
         if self.mtu and (len(row) < _SYN_MAX or _is_syn(row, 0)):
             clamp_mss(row, self.mtu)
-        try:
-            if self._has_vnet:
-                os.writev(self._descriptor, (PLAIN, row))
-            else:
-                os.write(self._descriptor, row)
-        except OSError:
-            self.dropped += 1
+        self._write_rows((row,))
 
-    def _write_rows(self, batch: Batch) -> None:
+    def _write_rows(self, rows: Iterable[memoryview]) -> None:
         """One after the other, without a look at any."""
-        write, descriptor = os.write, self._descriptor
-        for row in batch.rows():
+        for row in rows:
             try:
                 if self._has_vnet:
-                    os.writev(descriptor, (PLAIN, row))
+                    os.writev(self._descriptor, (PLAIN, row))
                 else:
-                    write(descriptor, row)
+                    os.write(self._descriptor, row)
             except OSError:
                 self.dropped += 1
 
