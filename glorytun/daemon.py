@@ -249,7 +249,7 @@ class Daemon:
     def _features(self) -> dict[str, bool]:
         """Which offloads there are, and whether they are in use."""
         used = self._tun.offloads | self._udp.offloads
-        if not self._tunnel.takes_bare:
+        if not self._tunnel.may_send_bare:
             used -= {Offload.BARE}
         return {offload.value: offload in used for offload in Offload}
 

@@ -344,13 +344,13 @@ class Conversation:
         """Ours as we say them now."""
         return self._ours | (Capability.IN_ORDER if self.settings.reorder > 0 else Capability(0))
 
-    def does(self, what: Capability) -> bool:
+    def peer_does(self, what: Capability) -> bool:
         """Whether the peer has said that it does that."""
         return what in (self.peer.capabilities or Capability(0))
 
-    def do_both(self, what: Capability) -> bool:
+    def both_do(self, what: Capability) -> bool:
         """Whether both sides have said that they do that."""
-        return what in self._ours and self.does(what)
+        return what in self._ours and self.peer_does(what)
 
     @property
     def expects_copies(self) -> bool:

@@ -1,9 +1,9 @@
 """Which packets belong to one flow, so that none of them may overtake another."""
 
+from glorytun.core.wire import VERSION_MASK
+
 _HAS_PORTS = (6, 17)
 """TCP and UDP."""
-_VERSION = 7
-"""Without BARE_BIT."""
 
 
 def flow_key(buffer: bytearray, at: int) -> bytes:
@@ -11,7 +11,7 @@ def flow_key(buffer: bytearray, at: int) -> bytes:
 
     Parts of a fragmented packet have no ports but for the first: they go by the rest.
     """
-    version = buffer[at] >> 4 & _VERSION
+    version = buffer[at] >> 4 & VERSION_MASK
     if version == 4:
         protocol, ports = buffer[at + 9], at + 4 * (buffer[at] & 15)
         is_part = buffer[at + 6] & 0x3F or buffer[at + 7]

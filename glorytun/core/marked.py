@@ -4,17 +4,16 @@ import numpy as np
 import numpy.typing as npt
 
 from glorytun.core.batch import Batch
+from glorytun.core.wire import VERSION_MASK
 
 _CLASS = 0xFC
 """Without ECN's bits (RFC 3168)."""
-_VERSION = 7
-"""Without BARE_BIT."""
 
 
 def traffic_class(packet: Batch) -> int:
     """Of the first of some IP packets: DSCP << 2 (RFC 2474, RFC 8200)."""
     buffer, at = packet.buffer, packet.offset
-    if buffer[at] >> 4 & _VERSION == 6:
+    if buffer[at] >> 4 & VERSION_MASK == 6:
         return (buffer[at] << 4 | buffer[at + 1] >> 4) & _CLASS
     return buffer[at + 1] & _CLASS
 
@@ -30,6 +29,6 @@ def first_alike(packets: Batch, marked: int) -> tuple[Batch, bool]:
     shape, strides = (packets.count,), (packets.stride,)
     heads: npt.NDArray[np.uint16]
     heads = np.ndarray(shape, ">u2", packets.buffer, packets.offset, strides)
-    classes = np.where(heads >> 12 & _VERSION == 6, heads >> 4, heads) & _CLASS
+    classes = np.where(heads >> 12 & VERSION_MASK == 6, heads >> 4, heads) & _CLASS
     count = int(((classes == marked) != is_marked).argmax()) or packets.count
     return packets.run(0, count), is_marked

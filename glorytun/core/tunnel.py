@@ -56,7 +56,8 @@ IDLE_AFTER = SECOND
 
 # What this implementation chose.
 
-MARKED_SIZE = OVERHEAD + len(MARK)
+MARK_SIZE = OVERHEAD + len(MARK)
+"""Of the datagram of a mark."""
 SEND_MAX = 256
 """Packets in a batch given to `send`."""
 WAKE_INTERVAL = SECOND // 10
@@ -109,7 +110,7 @@ class Tunnel:
         """The traffic class of packets that are sent on two paths."""
         self._is_put_in_order = False
         """Whether the peer puts in order what we send."""
-        self.takes_bare = False
+        self.may_send_bare = False
         """Whether packets of TCP may be sent without checksums: both sides have said that they
         fill them in."""
         self._copies_total = 0
@@ -231,11 +232,9 @@ class Tunnel:
     def receive_all(self, received: Sequence[tuple[Batch, PathId]], now: int) -> list[Batch]:
         """`receive` for what lies in one buffer as it came: what came on several paths in turn is
         opened at once, in a fifth of the time."""
-        if len(received) == 1:
-            return self.receive(*received[0], now)
         packets: list[Batch] = []
         for datagrams, runs in joined(received):
-            if len(runs) > 1 and datagrams.last > MARKED_SIZE and not has_control(datagrams):
+            if len(runs) > 1 and datagrams.last > MARK_SIZE and not has_control(datagrams):
                 packets += self._receive_together(datagrams, runs, now)
             else:
                 for run, path_id in runs:
@@ -321,7 +320,7 @@ class Tunnel:
             self._count_copies(copies, path, now)
         if opener.take_move():
             self._reschedule(now)
-        if datagrams.last == MARKED_SIZE:
+        if datagrams.last == MARK_SIZE:
             self._take_marks(datagrams, good, path, now)
         packets = opener.packets(datagrams)
         runs, count, size = [packets], datagrams.count, packets.total()
@@ -341,7 +340,7 @@ class Tunnel:
     def _take_marks(self, datagrams: Batch, good: list[bool], path: Path | None, now: int) -> None:
         """Take rows that are no packets out of the good ones: the last, or all are as short."""
         for row in range(datagrams.count):
-            if good[row] and datagrams.row_size(row) == MARKED_SIZE:
+            if good[row] and datagrams.row_size(row) == MARK_SIZE:
                 good[row] = False
                 self._heard_mark(path, now)
 
@@ -364,7 +363,7 @@ class Tunnel:
         request does.
         """
         if path is not None:
-            self._count_received(path, size=MARKED_SIZE, count=1, now=now)
+            self._count_received(path, size=MARK_SIZE, count=1, now=now)
         if self._client:
             self._note_data(now)
         elif path is not None:
@@ -434,8 +433,8 @@ class Tunnel:
 
     def _judge(self, now: int) -> None:
         self._redundant = self._conversation.redundant
-        self._is_put_in_order = self._conversation.does(Capability.IN_ORDER)
-        self.takes_bare = self._conversation.do_both(Capability.BARE)
+        self._is_put_in_order = self._conversation.peer_does(Capability.IN_ORDER)
+        self.may_send_bare = self._conversation.both_do(Capability.BARE)
         self._paths.judge(now)
         self._reschedule(now)
 

@@ -30,6 +30,8 @@ SERVER_BIT = 2
 """Bit 1 of a control message's time: its sender is the server (our addition, section 7)."""
 BARE_BIT = 0x80
 """In the first byte of an IP packet, beside its version: it has no checksums (section 7)."""
+VERSION_MASK = 7
+"""Of the upper half of that byte, which is the version else."""
 
 _CONTROL = struct.Struct("<6sBB32sQQQQQQQ6sHBBB16s")
 _PORT = struct.Struct(">H")

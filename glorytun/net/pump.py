@@ -154,7 +154,7 @@ class Pump:
     def _forward_some(self, most: int = MANY) -> None:
         """Take what waits in the TUN, and send as much of it as paths have credit for."""
         now = self._clock.now()
-        self._tun.leaves_bare = self._tunnel.takes_bare
+        self._tun.leaves_bare = self._tunnel.may_send_bare
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
             while rest is not None and not self._backlog and self._may_send(now, 0):

@@ -327,10 +327,10 @@ def test_bare_packets_are_for_who_asks_for_them(ours: Capability) -> None:
     """A peer that was restarted, as a 0.3.4 even, has to say it again; and we must want them too:
     who switches them off has none on the wire."""
     peer = client_peer(ours=ours)
-    assert not peer.tunnel.takes_bare
+    assert not peer.tunnel.may_send_bare
     peer.connect()
-    assert not peer.tunnel.takes_bare
+    assert not peer.tunnel.may_send_bare
     for capabilities in (Capability.BARE, Capability(0), Capability.BARE, None):
         [request] = peer.tick(SECOND // 10)
         peer.reply(request, extensions=Extensions(capabilities=capabilities))
-        assert peer.tunnel.takes_bare is bool(ours and capabilities)
+        assert peer.tunnel.may_send_bare is bool(ours and capabilities)
