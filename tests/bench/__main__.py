@@ -136,6 +136,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="file to write")
     options = parser.parse_args()
     columns = set(options.columns.split(","))
+    if unknown := sorted(columns - set(COLUMNS)):
+        parser.error(f"no column {', '.join(unknown)}: there are {', '.join(COLUMNS)}")
+    if min(options.rounds, options.seconds) < 1:
+        parser.error("--rounds and --seconds are 1 at the least")
     chosen = []
     for program in programs():
         if not any(part in program.name for part in options.only.split(",")):
@@ -144,6 +148,8 @@ def main() -> int:
             print(f"{program.name} is not measured: {reason}", file=sys.stderr)
         else:
             chosen.append(program)
+    if not chosen:
+        parser.error(f"nothing to measure: --only {options.only} is part of no name that is here")
     rounds: dict[str, list[Numbers]] = {program.name: [] for program in chosen}
     for number in range(options.rounds):
         for program in chosen:
