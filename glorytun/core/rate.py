@@ -38,6 +38,8 @@ _LOOK_AFTER = 8 * SECOND
 """µs with a queue after which less is sent for an interval, to see how long the way is without."""
 _LOOK = _INTERVAL // 2
 """µs of less at the least, where it is to shorten a queue."""
+_PART_OURS = 8
+"""A queue beside less than that part of the rate isn't ours."""
 _FUTILE = 5
 """Cuts in a row that don't shorten a queue, after which it isn't ours."""
 _PLATEAU, _SWINGS = 5, 3
@@ -105,7 +107,6 @@ class RateEstimator:
         "_doubted",
         "_jitter",
         "_link",
-        "_lost_before",
         "_points",
         "_queue_before",
         "_queues",
@@ -114,6 +115,7 @@ class RateEstimator:
         "_received",
         "_seen_at",
         "_sent",
+        "_sign_at",
         "_signs",
         "_started",
         "_trip",
@@ -155,8 +157,8 @@ class RateEstimator:
         """To go back to after that; 0 = no need to."""
         self._doubted = 0, 0
         """What the rate is if the queue isn't ours, as that look is to show, and that queue."""
-        self._lost_before = False
-        """Whether, by the reply before, less arrived than was sent while the rate doubles."""
+        self._sign_at = 0
+        """What arrived when a reply showed the first time that there is no more, bytes/s."""
         self._signs = 0
         """Replies in a row that show too long a queue."""
         self._cuts = 0
@@ -176,6 +178,7 @@ class RateEstimator:
     def look_again(self) -> None:
         """Double the rate from what it is, as at first."""
         self.is_found = False
+        self._sign_at = 0
 
     @property
     def allowed(self) -> int:
@@ -283,7 +286,8 @@ class RateEstimator:
         if self._cuts and self.queue < QUEUE_GOAL:
             self._set(max(self.rate, self._link), now)  # What was to drain has drained.
         if self.queue > QUEUE_MAX + 2 * self._jitter:
-            is_ours = is_used or pushed > delivered + delivered // 16
+            is_much = pushed * _PART_OURS > self.rate
+            is_ours = is_used or (is_much and pushed > delivered + delivered // 16)
             if self._is_sure(is_ours=is_ours):
                 self._shrink(pushed, delivered, now, is_ours=is_ours)
         elif is_used:
@@ -361,10 +365,15 @@ class RateEstimator:
             has_queue = self._queues[-1] > QUEUE_GOAL + 4 * self._jitter
         else:
             has_queue = pushed * 2 > self.rate and self.queue > QUEUE_GOAL + self._jitter
-        is_first, self._lost_before = not self._lost_before, is_losing
-        if is_losing and is_first:
-            return True  # The request may have overtaken some of what left before it.
-        if is_losing or (has_queue and not self.is_alone):
+        is_sign = is_losing or (has_queue and not self.is_alone)
+        if is_sign and delivered * 4 > self._sign_at * 5:
+            # One loss may be a request that overtook what left before it, one long delay a hiccup
+            # of either host: no more than arrived for now, then more by little.
+            self._sign_at = delivered
+            if has_queue:
+                self._set(min(self.rate, max(delivered, self.rate // 2)), now)
+            return True
+        if is_sign:
             carried = self._carried() if self.is_alone else delivered
             self.is_found = True
             self.limit = Limit.QUEUE
@@ -372,7 +381,8 @@ class RateEstimator:
             return True
         if is_used and not has_queue:
             # No more than that: above what it carries the rate would never be in full use.
-            self._set(max(2 * delivered, self.rate), now)
+            more = delivered * 5 // 4 if self._sign_at else 2 * delivered
+            self._set(max(more, self.rate), now)
             self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
             return True
         return False
@@ -384,7 +394,7 @@ class RateEstimator:
         where all arrives that is sent, below the rate, it takes more to believe that it's ours.
         """
         self._signs += 1
-        needed = self._jitter // 2000 + (self.queue < 3 * QUEUE_MAX) + (0 if is_ours else _DOUBT)
+        needed = 1 + self._jitter // 2000 + (0 if is_ours else _DOUBT)
         return self._signs > needed
 
     def _shrink(self, pushed: int, delivered: int, now: int, *, is_ours: bool) -> None:
