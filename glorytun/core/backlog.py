@@ -9,6 +9,7 @@ call or a ping waits for no download, and what is too much is taken from the lon
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappush, heapreplace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,20 @@ _V4_COLUMNS = np.array([0, 6, 7, 9, *range(12, 24)])
 _V6_COLUMNS = np.array([0, 6, *range(8, 44)])
 """Where version, protocol, addresses and ports are; without options in IPv4, and there with what
 says whether it is a part of a packet, which has none."""
+
+
+class Head(NamedTuple):
+    """What is next."""
+
+    flow: bytes
+    """Which flow's turn it is."""
+    waiting: int
+    """Bytes that leave, as flows take turns, until it has none left."""
+    size: int
+    """Of its first packet."""
+
+
+NOTHING = Head(b"", 0, 0)
 
 
 class _Flow:
@@ -148,10 +163,12 @@ class Backlog:
         self._shared[slot] = now
         return _REST
 
-    def waiting(self, now: int) -> int:
-        """Bytes that leave, as flows take turns, until the one whose turn it is has none left."""
+    def head(self, now: int) -> Head:
+        """What is next."""
         flow = self._turn(now)
-        return 0 if flow is None else self._until_end(flow)
+        if flow is None:
+            return NOTHING
+        return Head(flow.key, self._until_end(flow), flow.rows[0][2].row_size(0))
 
     def _until_end(self, flow: _Flow) -> int:
         return min(flow.size * len(self._flows), self.size)

@@ -1,13 +1,19 @@
-"""Whether a slower path may take packets that would come too late there to be in order.
+"""By how much packets of a flow may come too late to be in order, over paths of different delays.
 
-What overtakes or is overtaken, TCP takes for lost. So a slower path gets those from so far behind
-in a flow's queue that the others carry what is before them meanwhile. Most that is as fast as it
-may be has such a queue soon. Some has not, since it keeps its own queues short (as BBR does), and
-copes with disorder: when a queue grows no more, and the faster paths are full, it is tried
-without, for as long as that gets the path used. From time to time it is seen whether the queue is
-long enough meanwhile, since most TCP sends much twice where order is not kept.
+What comes late, TCP takes for lost. So a slower path gets packets from so far behind in a flow's
+queue that the faster ones carry what is before them meanwhile. Most that is as fast as it may be
+has such a queue soon. Some has not, since it keeps its own queues short (as BBR does), and copes
+with disorder. So where the faster paths are full, the slower one isn't, and neither the queue nor
+what gets through grows, packets may be later, step by step; and a step is taken back when less gets
+through than before it.
+
+TCP of Linux waits for what is late only once it has seen that packets overtake each other. Until
+then it takes three of them for proof of a loss, and sends again at once what is under way, so that
+it never sees it (RFC 8985, section 6.2). So it gets lessons: while the slower path isn't full, two
+packets that are in turn leave the other way round, again and again.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 from glorytun.core.path import Path
@@ -15,84 +21,190 @@ from glorytun.core.settings import SECOND
 
 # What this implementation chose.
 
-TRIAL = SECOND
-"""µs after which it is looked at whether the path is used."""
-PATIENCE = SECOND // 2
-"""µs in which the queue doesn't grow before that is tried, ..."""
-PATIENCE_FACTOR, PATIENCE_MAX = 4, 16 * SECOND
-"""... and so many times as long when it was in vain, up to that."""
-AGAIN = 8 * SECOND
-"""µs after which it is tried whether order can be kept by now, ..."""
-AGAIN_FACTOR, AGAIN_MAX = 4, 60 * SECOND
-"""... and so many times as long when it could not, up to that."""
+SLACK = 5_000
+"""µs that packets may come too late at first: as much is no more than delays vary."""
+FACTOR = 2
+"""A step is so many times as much."""
+LOOK = SECOND // 2
+"""µs after which it is seen whether another one is needed, or one was too much."""
+SOON = 4 * SECOND
+"""A queue that will be long enough by then is growing, ..."""
 GROWTH = 33, 32
-"""A queue that is longer by that than before is growing."""
-USED = 3, 5
-"""Share of its rate that a path is used at which it was not in vain."""
+"""... and so is what gets through, if it is so much more, ..."""
+LOOKS = 3
+"""... both than at the looks before the last one, so many with that: each varies."""
+CALM, CALM_GUESSED, CALM_DOUBTED = 1, 2, 3
+"""Looks in a row at which neither grows, before a step; where the slower path's rate is a guess;
+and where half of that is used: it may be full, as guesses are up to twice what it has carried."""
+LESS, HARMFUL = (15, 16), 2
+"""A step was too much when at so many looks in a row less than that part gets through of what did
+before it. (BBR is silent for a fifth of a second every ten.)"""
+HOLD, HOLD_MAX = 8 * SECOND, 60 * SECOND
+"""µs without a step after that; twice as long each time, up to that."""
+PAUSE = SECOND
+"""µs without need, after which order is as at first."""
+LESSON = 20_000
+"""µs between two of them."""
+FLOWS_MAX = 256
+
+
+class _Flow:
+    """What is known of one flow."""
+
+    __slots__ = (
+        "asked_at",
+        "calm",
+        "harmful",
+        "held_until",
+        "hold",
+        "is_served",
+        "looks",
+        "peak",
+        "sent",
+        "since",
+        "slack",
+        "steps",
+        "taught_at",
+    )
+
+    def __init__(self, sent: int, now: int) -> None:
+        self.asked_at = now
+        self.taught_at = 0
+        self.held_until = 0
+        self.hold = HOLD
+        self.restart(sent, now)
+
+    def restart(self, sent: int, now: int) -> None:
+        """There was a pause."""
+        self.slack = SLACK
+        self.steps: list[tuple[int, int]] = []
+        """What the slack was before each of them, and how much got through, bytes/s."""
+        self.harmful = 0
+        """Looks in a row that showed less than before the last of them."""
+        self.calm = 0
+        """Looks in a row at which another one seemed to be needed."""
+        self.is_served = False
+        """Whether the slower path was full at the last look."""
+        self.looks: deque[tuple[int, int]] = deque(maxlen=LOOKS)
+        """What got through, bytes/s, and the longest queue, bytes, at the last ones."""
+        self.begin_stretch(sent, now)
+
+    def begin_stretch(self, sent: int, now: int) -> None:
+        """Look again in a while: `sent` bytes had left by then, `peak` is the longest queue."""
+        self.since, self.sent, self.peak = now, sent, 0
+
+    def is_growing(self, rate: int, needed: int, elapsed: int) -> bool:
+        """Whether order will do soon: the queue grows, or what gets through in order."""
+        if not self.looks:
+            return True
+        older = list(self.looks)[:-1] or self.looks
+        rate_then = max(rate for rate, _ in older)
+        peak_then = max(peak for _, peak in older)
+        missing, grown = needed - self.peak, self.peak - peak_then
+        more, than = GROWTH
+        return rate * than >= rate_then * more or 0 < missing * elapsed <= grown * SOON
+
+    def step(self, rate: int, most: int, now: int) -> None:
+        """Let packets be later, but not by more than `most`."""
+        slack = min(self.slack * FACTOR, most)
+        if slack > self.slack and now >= self.held_until:
+            self.steps.append((self.slack, rate))
+            self.slack = slack
+            self.calm = 0
+
+    def is_less(self, rate: int) -> bool:
+        """Whether less gets through than before the last step."""
+        part, of = LESS
+        return bool(self.steps) and rate * of < self.steps[-1][1] * part
+
+    def step_back(self, now: int) -> None:
+        self.slack, _ = self.steps.pop()
+        self.harmful = 0
+        self.held_until = now + self.hold
+        self.hold = min(2 * self.hold, HOLD_MAX)
 
 
 class InOrder:
-    """Of one path."""
+    """Knows the flows that slower paths may take packets of."""
 
-    __slots__ = (
-        "_again",
-        "_is_waived",
-        "_patience",
-        "_peak",
-        "_peak_before",
-        "_rate_before",
-        "_sent",
-        "_since",
-        "_turned_at",
-    )
+    __slots__ = ("_flows",)
 
     def __init__(self) -> None:
-        self._is_waived = False
-        self._turned_at = 0
-        """When that has changed."""
-        self._patience = PATIENCE
-        self._again = AGAIN
-        self._peak = self._peak_before = 0
-        """The longest queue since `_since`, and in the stretch before; bytes."""
-        self._sent = 0
-        """The path's bytes at `_since`."""
-        self._rate_before = 0
-        """bytes/s of the path in the stretch before."""
-        self._since = 0
+        self._flows: dict[bytes, _Flow] = {}
 
-    def is_waived(self, path: Path, faster: Sequence[Path], *, waiting: int, now: int) -> bool:
-        """Whether the path may take any, when of a flow only `waiting` bytes wait."""
-        self._peak = max(self._peak, waiting)
-        elapsed = now - self._since
-        if elapsed < (TRIAL if self._is_waived else self._patience):
-            return self._is_waived
-        rate = (path.tx_bytes - self._sent) * SECOND // elapsed
-        is_used = rate * USED[1] >= path.shaper.rate * USED[0]
-        is_full = all(other.shaper.is_full(now) for other in faster)
-        if self._is_waived:
-            self._go_on(is_used=is_used, is_full=is_full, now=now)
-        elif is_full and not is_used and not self._is_growing(rate):
-            self._begin(now)
-        self._peak_before, self._peak = self._peak, 0
-        self._sent, self._since, self._rate_before = path.tx_bytes, now, rate
-        return self._is_waived
+    def slack(
+        self,
+        key: bytes,
+        path: Path,
+        faster: Sequence[Path],
+        *,
+        waiting: int,
+        needed: int,
+        sent: int,
+        now: int,
+    ) -> int:
+        """µs that packets of a flow may come too late, if `path` takes them.
 
-    def _is_growing(self, rate: int) -> bool:
-        """Whether order will do soon: the queue grows, or what the path carries in order."""
-        more, than = GROWTH
-        return (
-            self._peak * than > self._peak_before * more or rate * than > self._rate_before * more
-        )
+        `waiting` bytes of it wait, `needed` would have to for `SLACK`. `sent` bytes of all have
+        left on any path so far.
+        """
+        flow = self._flow_of(key, sent, now)
+        if now - flow.asked_at > PAUSE:
+            flow.restart(sent, now)
+        flow.asked_at = now
+        flow.peak = max(flow.peak, waiting)
+        if now - flow.since >= LOOK:
+            _look(flow, path, faster, needed=needed, sent=sent, now=now)
+            flow.begin_stretch(sent, now)
+        return flow.slack
 
-    def _begin(self, now: int) -> None:
-        is_back = now - self._turned_at < TRIAL
-        self._again = min(self._again * AGAIN_FACTOR, AGAIN_MAX) if is_back else AGAIN
-        self._is_waived, self._turned_at = True, now
+    def is_lesson(self, key: bytes, now: int) -> bool:
+        """Whether two packets of a flow should leave the other way round now."""
+        flow = self._flows.get(key)
+        if flow is None or flow.is_served:
+            return False
+        if now - flow.taught_at < LESSON or now - flow.asked_at > PAUSE:
+            return False
+        flow.taught_at = now
+        return True
 
-    def _go_on(self, *, is_used: bool, is_full: bool, now: int) -> None:
-        if is_used or not is_full:
-            self._patience = PATIENCE
-        else:
-            self._patience = min(self._patience * PATIENCE_FACTOR, PATIENCE_MAX)
-        if not is_used or now - self._turned_at >= self._again:
-            self._is_waived, self._turned_at = False, now
+    def _flow_of(self, key: bytes, sent: int, now: int) -> _Flow:
+        flow = self._flows.get(key)
+        if flow is None:
+            if len(self._flows) >= FLOWS_MAX:
+                oldest = min(self._flows, key=lambda key: self._flows[key].asked_at)
+                del self._flows[oldest]
+            flow = self._flows[key] = _Flow(sent, now)
+        return flow
+
+
+def _look(
+    flow: _Flow, path: Path, faster: Sequence[Path], *, needed: int, sent: int, now: int
+) -> None:
+    """See how the flow has done, and whether packets may be later from now on, or less late."""
+    elapsed = now - flow.since
+    rate = (sent - flow.sent) * SECOND // elapsed
+    flow.is_served = path.shaper.is_full(now)
+    if flow.is_less(rate):
+        flow.harmful += 1
+        if flow.harmful >= HARMFUL:
+            flow.step_back(now)
+    else:
+        flow.harmful = 0
+        is_needed = not flow.is_served and all(one.shaper.is_full(now) for one in faster)
+        is_calm = is_needed and not flow.is_growing(rate, needed, elapsed)
+        flow.calm = flow.calm + 1 if is_calm else 0
+        if flow.calm >= _calm_before_step(path, now):
+            flow.step(rate, SLACK + _later(path, faster), now)
+    flow.looks.append((rate, flow.peak))
+
+
+def _later(path: Path, faster: Sequence[Path]) -> int:
+    """µs that packets take longer there than on the fastest one."""
+    return path.delay.mean - min(one.delay.mean for one in faster)
+
+
+def _calm_before_step(path: Path, now: int) -> int:
+    if path.is_rate_known:
+        return CALM
+    return CALM_DOUBTED if path.shaper.used(now) >= 50 else CALM_GUESSED

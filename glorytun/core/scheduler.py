@@ -12,8 +12,8 @@ A path whose mode is redundant has no packets of its own while another path work
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from glorytun.core.address import PathId
-from glorytun.core.inorder import InOrder
+from glorytun.core.backlog import Head
+from glorytun.core.inorder import SLACK, InOrder
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND, PathMode
 from glorytun.core.shaper import RATE_UNLIMITED
@@ -21,8 +21,8 @@ from glorytun.core.status import Condition
 
 # What this implementation chose.
 
-SLACK = 5_000
-"""µs that packets may come too late: as much is no more than delays vary."""
+SEND_MAX = 256
+"""Packets that are sent together."""
 SPARSE = 3_000
 """Bytes: a flow of which less waits isn't what fills paths."""
 SPARED = 2
@@ -33,8 +33,10 @@ class Turn(NamedTuple):
     """When packets may leave, and which."""
 
     at: int
-    ahead: int
+    ahead: int = 0
     """Bytes that should leave before them, so that all arrive in order: they go a longer way."""
+    most: int = SEND_MAX
+    """How many of them."""
 
 
 class Scheduler:
@@ -52,7 +54,7 @@ class Scheduler:
         """For copies of all packets."""
         self._marked: list[Path] = []
         """For copies of those that are marked: also what is left out, or costs more."""
-        self._in_order: dict[PathId, InOrder] = {}
+        self._in_order = InOrder()
 
     def refresh(self, paths: Iterable[Path], now: int) -> None:
         """Look anew at which paths are to be used."""
@@ -70,8 +72,6 @@ class Scheduler:
         ]
         if len(costs) == 1:
             self._tiers = []
-        known = self._in_order
-        self._in_order = {path.id: known.get(path.id) or InOrder() for path in self._paths}
         self._open(now)
 
     def _open(self, now: int) -> None:
@@ -104,37 +104,43 @@ class Scheduler:
         """bytes/s of the paths that packets are sent on now, together."""
         return sum(path.shaper.rate for path in self._usable)
 
-    def turn(self, now: int, waiting: int | None = None) -> Turn | None:
+    def turn(self, now: int, head: Head | None = None, *, sent: int = 0) -> Turn | None:
         """From when on packets may be sent, and which; None while there is no path for them.
 
-        With `waiting`, only where they aren't too late to be in order: so many bytes may leave
-        before them, since they wait already.
+        With `head`, what is next in the backlog, only where they aren't too late to be in order.
+        `sent` are bytes that have left on any path so far.
         """
         self._open(now)
         times = [path.shaper.ready_at() for path in self._usable if path.size_max]
         if not times:
             return None
         at = min(times)
-        if waiting is None or len(times) < 2 or at > now:
-            return Turn(at, 0)
+        if head is None or len(times) < 2 or at > now:
+            return Turn(at)
         path = self._first(now)
         earlier = self._earlier(path)
-        if not earlier or self._is_in_order(path, earlier, waiting, now):
+        if not earlier:
+            return Turn(at, head.size, 1) if self._in_order.is_lesson(head.flow, now) else Turn(at)
+        if self._is_in_order(path, earlier, head, sent=sent, now=now):
             return Turn(at, _ahead(path, earlier, slack=0, now=now))
         path.spared = SPARED
-        return Turn(min((at for at in times if at > now), default=at), 0)
+        return Turn(min((at for at in times if at > now), default=at))
 
-    def _is_in_order(self, path: Path, earlier: list[Path], waiting: int, now: int) -> bool:
-        """Whether enough waits that leaves before, or order doesn't matter.
+    def _is_in_order(
+        self, path: Path, earlier: list[Path], head: Head, *, sent: int, now: int
+    ) -> bool:
+        """Whether enough waits that leaves before.
 
-        A cheaper path isn't spared for that. For what is sparse order always matters.
+        A cheaper path isn't spared for that. What is sparse has to be in order always.
         """
         rivals = [other for other in earlier if other.settings.cost <= path.settings.cost]
-        if _ahead(path, rivals, slack=SLACK, now=now) <= waiting:
-            return True
-        in_order = self._in_order[path.id]
-        waived = in_order.is_waived(path, rivals, waiting=waiting, now=now)
-        return waived and waiting >= SPARSE
+        needed = _ahead(path, rivals, slack=SLACK, now=now)
+        if not rivals or head.waiting < SPARSE:
+            return needed <= head.waiting
+        slack = self._in_order.slack(
+            head.flow, path, rivals, waiting=head.waiting, needed=needed, sent=sent, now=now
+        )
+        return _ahead(path, rivals, slack=slack, now=now) <= head.waiting
 
     def _first(self, now: int) -> Path:
         """The one that `pick` finds for packets of any size."""

@@ -12,8 +12,8 @@ BURST = 2_500
 """µs of a path's rate that may leave at once; and as much of marked copies, which don't wait."""
 FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""
-_PAUSES_MAX = 6
-"""One part in so many of that may be pauses."""
+FULL = 83
+"""% of that that it was busy."""
 DEBT_MAX = SECOND // 2
 """µs that control messages, which don't wait, may keep data waiting on a slow path."""
 LINK_OVERHEAD = 38
@@ -29,7 +29,7 @@ class Shaper:
         "_pauses",
         "_rest",
         "_since",
-        "_was_full",
+        "_used",
         "busy_until",
         "rate",
     )
@@ -47,8 +47,8 @@ class Shaper:
         self._since = 0
         """When the stretch began over which `_pauses` are added up, µs."""
         self._pauses = 0
-        self._was_full = False
-        """Whether there were few in the stretch before."""
+        self._used = 0
+        """Share of the stretch before that it was busy, %."""
 
     def set_rate(self, rate: int) -> None:
         """Change the rate; debts of a much slower one are forgiven."""
@@ -69,15 +69,19 @@ class Shaper:
         """µs of marked copies that may leave now, whatever else the path has to carry."""
         return now + BURST - max(self._copies_until, now)
 
+    def used(self, now: int) -> int:
+        """Share of its rate that it was used of late, %."""
+        return self._used if now - self.busy_until < FULL_AFTER else 0
+
     def is_full(self, now: int) -> bool:
         """Whether it has been sent on for a while as fast as it may be."""
-        return self._was_full and now - self.busy_until < FULL_AFTER
+        return self.used(now) > FULL
 
     def _note_pause(self, now: int) -> None:
         self._pauses += max(0, now - self.busy_until)
         length = now - self._since
         if length >= FULL_AFTER:
-            self._was_full = self._pauses * _PAUSES_MAX < length
+            self._used = 100 - 100 * self._pauses // length
             self._since, self._pauses = now, 0
 
     def charge(self, size: int, now: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from glorytun.core.address import PathId
+from glorytun.core.backlog import Head
 from glorytun.core.batch import Batch, joined
 from glorytun.core.beats import Beats
 from glorytun.core.conversation import MARK, Conversation
@@ -27,7 +28,7 @@ from glorytun.core.outbox import Outbox, Outgoing
 from glorytun.core.path import Path
 from glorytun.core.paths import PATHS_MAX, Paths
 from glorytun.core.resequence import Resequencer
-from glorytun.core.scheduler import Turn
+from glorytun.core.scheduler import SEND_MAX, Turn
 from glorytun.core.settings import (
     NO_CLASS,
     SECOND,
@@ -58,8 +59,6 @@ IDLE_AFTER = SECOND
 
 MARK_SIZE = OVERHEAD + len(MARK)
 """Of the datagram of a mark."""
-SEND_MAX = 256
-"""Packets in a batch given to `send`."""
 WAKE_INTERVAL = SECOND // 10
 WAKE_TRIES = 10
 """Marks that a server sends on each path to make an idle client ask again."""
@@ -137,18 +136,17 @@ class Tunnel:
         """When `on_timeout` is due; it may be overdue."""
         return self._timeout_at
 
-    def next_turn(self, now: int, waiting: int | None = None) -> Turn | None:
+    def next_turn(self, now: int, head: Head | None = None) -> Turn | None:
         """From when on `send` takes up to `SEND_MAX` packets; None: there is no key, or no path.
 
-        If of their flow `waiting` bytes wait: takes them in such order that they arrive so, which
-        says too how many bytes should leave before them.
+        With `head` those of a backlog, in such order that they arrive so, or may.
         """
         session = self._exchange.sending
         if session is None:
             return None
         if self._is_put_in_order:
-            waiting = None
-        turn = self._paths.scheduler.turn(now, waiting)
+            head = None
+        turn = self._paths.scheduler.turn(now, head, sent=self._sent_bytes)
         sealed_at = session.times.ready_at(SEND_MAX)
         if turn is None or turn.at >= sealed_at:
             return turn

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable
 
 from glorytun.core.address import PathId
-from glorytun.core.backlog import Backlog
+from glorytun.core.backlog import NOTHING, Backlog, Head
 from glorytun.core.batch import MANY, Batch
 from glorytun.core.scheduler import Turn
 from glorytun.core.tunnel import Tunnel
@@ -157,7 +157,7 @@ class Pump:
         self._tun.leaves_bare = self._tunnel.may_send_bare
         for packets in self._tun.read(most, is_paced=bool(self._backlog)):
             rest: Batch | None = packets
-            while rest is not None and not self._backlog and self._may_send(now, 0):
+            while rest is not None and not self._backlog and self._may_send(now, NOTHING):
                 rest = _behind(rest, self._forward(rest, now))
             if rest is not None:
                 self._backlog.put(rest, now, rate=self._tunnel.rate)
@@ -165,11 +165,11 @@ class Pump:
     def _send_backlog(self, now: int) -> None:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
-        while turn := self._may_send(now, backlog.waiting(now)):
+        while turn := self._may_send(now, backlog.head(now)):
             packets = backlog.next(now, turn.ahead)
             if packets is None:
                 return
-            backlog.took(self._forward(packets, now))
+            backlog.took(self._forward(packets.run(0, min(turn.most, packets.count)), now))
 
     def _forward(self, packets: Batch, now: int) -> int:
         """Send the first packets; how many of them need not be tried again."""
@@ -190,9 +190,9 @@ class Pump:
             if answer is not None:
                 self._tun.write([Batch.of(answer)])
 
-    def _may_send(self, now: int, waiting: int) -> Turn | None:
-        """What may leave now, of a flow of which so many bytes wait; None: nothing."""
-        turn = self._tunnel.next_turn(now, waiting)
+    def _may_send(self, now: int, head: Head) -> Turn | None:
+        """What may leave now; None: nothing."""
+        turn = self._tunnel.next_turn(now, head)
         self._send_at = None if turn is None else turn.at
         return turn if turn is not None and turn.at <= now else None
 

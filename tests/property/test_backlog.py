@@ -109,7 +109,7 @@ class Traffic:
 
     def take(self) -> None:
         ahead = self.random.choice([0, 0, self.random.randrange(LIMIT_MIN)])
-        waiting = self.backlog.waiting(self.now)
+        waiting = self.backlog.head(self.now).waiting
         self.expire()
         found = self.backlog.next(self.now, ahead)
         if found is None:

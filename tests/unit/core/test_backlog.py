@@ -218,7 +218,7 @@ def test_some_are_taken_from_further_behind() -> None:
     backlog = Backlog()
     for first in range(0, 60, 10):
         put(backlog, *(packet(1, number) for number in range(first, first + 10)))
-    assert backlog.waiting(NOW) == 60_000
+    assert backlog.head(NOW).waiting == 60_000
     behind = []
     for ahead in (33_000, 33_000, 30_000, 0):
         found = backlog.next(NOW, ahead)
@@ -247,17 +247,17 @@ def test_what_leaves_ahead_is_of_other_flows_too() -> None:
     for flow in (1, 2):
         put(backlog, *(packet(flow, number) for number in range(43)))
     taken(backlog, 6)
-    assert backlog.waiting(NOW) == 80_000
+    assert backlog.head(NOW).waiting == 80_000
     found = backlog.next(NOW, 40_000)
     assert found is not None
     assert number_of(next(found.rows())) == 3 + 20
     backlog.took(found.count)
     call = packet(3, size=100)
     put(backlog, call)
-    assert backlog.waiting(NOW) == 3 * len(call)
+    assert backlog.head(NOW).waiting == 3 * len(call)
     assert bytes(next((backlog.next(NOW) or found).rows())) == call
     backlog.took(1)
-    assert backlog.waiting(NOW) == backlog.size
+    assert backlog.head(NOW).waiting == backlog.size
 
 
 def test_what_is_taken_from_behind_can_be_sealed_alone() -> None:

@@ -1,25 +1,38 @@
-"""When order is given up, and when it isn't any more."""
+"""By how much packets of a flow may come too late to be in order."""
 
 import pytest
 
-from glorytun.core.inorder import AGAIN, AGAIN_FACTOR, PATIENCE, TRIAL, InOrder
+from glorytun.core.inorder import (
+    FLOWS_MAX,
+    HOLD,
+    HOLD_MAX,
+    LESSON,
+    LOOK,
+    PAUSE,
+    SLACK,
+    InOrder,
+)
 from glorytun.core.settings import SECOND
 from tests.unit.core.peer import NOW
 from tests.unit.core.test_scheduler import make_path
 
 RATE = 1_000_000
 STEP = 10_000
+KEY = b"flow"
+NEEDED = 100_000
 
 
 class Course:
-    """A path that is asked for all the time, beside one that is full."""
+    """A flow that a slow path is asked for all the time, beside a fast one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, later: int = 100_000) -> None:
+        """The slow path takes `later` µs more."""
         self.now = NOW
-        self.path, self.fast = make_path(1, rate=RATE), make_path(2, rate=RATE)
+        self.fast = make_path(1, rate=RATE, rtt=20_000)
+        self.slow = make_path(2, rate=RATE, rtt=20_000 + 2 * later)
         self.in_order = InOrder()
-        self.is_waived = False
-        self.used_in_order = 0.0
+        self.sent = 0
+        self.slack = SLACK
 
     def run(
         self,
@@ -27,85 +40,137 @@ class Course:
         *,
         waiting: int = 50_000,
         growth: int = 0,
+        rate: int = RATE,
         full: bool = True,
-        used: float = 1.0,
-    ) -> int:
-        """µs after which something changed, at most `duration`.
-
-        The queue of `waiting` bytes grows by `growth` each second; the path is used at that share
-        of its rate where it is allowed to.
-        """
-        start = self.now
+        slow_full: bool = False,
+    ) -> list[int]:
+        """The slack after each change of it; the queue of `waiting` bytes grows each second."""
+        start, changes = self.now, []
         while self.now < start + duration:
             self.now += STEP
-            if full:
-                self.fast.count_sent(size=RATE * STEP // SECOND, count=0, now=self.now)
-            share = used if self.is_waived else self.used_in_order
-            self.path.tx_bytes += int(share * RATE * STEP / SECOND)
-            length = waiting + growth * (self.now - start) // SECOND
-            before, self.is_waived = (
-                self.is_waived,
-                self.in_order.is_waived(self.path, [self.fast], waiting=length, now=self.now),
+            for path, is_used in ((self.fast, full), (self.slow, slow_full)):
+                if is_used:
+                    path.count_sent(size=RATE * STEP // SECOND, count=0, now=self.now)
+            self.sent += rate * STEP // SECOND
+            slack = self.in_order.slack(
+                KEY,
+                self.slow,
+                [self.fast],
+                waiting=waiting + growth * (self.now - start) // SECOND,
+                needed=NEEDED,
+                sent=self.sent,
+                now=self.now,
             )
-            if before != self.is_waived:
-                break
-        return self.now - start
+            if slack != self.slack:
+                self.slack = slack
+                changes.append(slack)
+        return changes
 
 
-def test_a_queue_that_stays_short_is_enough() -> None:
+def test_a_queue_that_stays_short_is_let_out_of_order_step_by_step() -> None:
+    """As far as a packet can be late at all."""
     course = Course()
-    assert PATIENCE < course.run(5 * SECOND) <= 4 * PATIENCE
-    assert course.is_waived
+    assert course.run(10 * SECOND) == [10_000, 20_000, 40_000, 80_000, 105_000]
+    assert Course(later=10_000).run(10 * SECOND) == [10_000, 15_000]
 
 
-def test_whether_order_can_be_kept_is_tried_more_and_more_rarely() -> None:
+def test_one_that_is_growing_will_do_without() -> None:
+    assert Course().run(3 * SECOND, waiting=10_000, growth=25_000) == []
+    assert Course().run(3 * SECOND, waiting=10_000, growth=5_000) != []
+
+
+def test_one_that_is_long_enough_at_times_only_has_to_grow_too() -> None:
+    assert Course().run(3 * SECOND, waiting=NEEDED) != []
+
+
+def test_what_gets_through_more_and_more_will_do_without() -> None:
     course = Course()
-    course.run(5 * SECOND)
-    for factor in (1, AGAIN_FACTOR):
-        assert course.run(60 * SECOND) == pytest.approx(factor * AGAIN, abs=TRIAL)
-        assert not course.is_waived
-        assert course.run(60 * SECOND) <= 2 * PATIENCE
-        assert course.is_waived
+    for step in range(20):
+        assert course.run(LOOK, rate=round(RATE * 1.04**step)) == []
 
 
-def test_one_that_grows_will_do_without() -> None:
+@pytest.mark.parametrize(("full", "slow_full"), [(False, False), (True, True), (False, True)])
+def test_only_a_slow_path_with_room_beside_a_full_one_is_a_reason(
+    *, full: bool, slow_full: bool
+) -> None:
+    assert Course().run(5 * SECOND, full=full, slow_full=slow_full) == []
+
+
+def test_a_step_that_harms_is_taken_back_and_not_tried_again_for_a_while() -> None:
+    """For 8, 16, 32 s, and a minute each time after that."""
     course = Course()
-    assert course.run(5 * SECOND, waiting=10_000, growth=20_000) == 5 * SECOND
-    assert not course.is_waived
-
-
-def test_a_path_that_carries_more_and_more_in_order_will_do_without() -> None:
-    course = Course()
-    for step in range(1, 30):
-        course.used_in_order = step / 50
-        course.run(PATIENCE)
-    assert not course.is_waived
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_there_is_no_need_while_the_faster_path_has_room(*, full: bool) -> None:
-    course = Course()
-    course.run(5 * SECOND, full=full)
-    assert course.is_waived is full
-
-
-def test_what_is_in_vain_is_tried_more_and_more_rarely() -> None:
-    """Four times as long after each time, as far as 16 s."""
-    course = Course()
-    pauses = []
+    course.run(10 * SECOND)
+    hold = HOLD
     for _ in range(5):
-        pauses.append(course.run(60 * SECOND))
-        assert course.is_waived
-        assert course.run(60 * SECOND, used=0.3) <= TRIAL + STEP
-        assert not course.is_waived
-    half, two, eight, sixteen, again = [round(pause / SECOND, 1) for pause in pauses]
-    assert half <= 2
-    assert (two, eight, sixteen, again) == pytest.approx((2, 8, 16, 16), abs=1)
+        changes = course.run(SECOND + LOOK, rate=RATE // 2)
+        assert changes == [80_000]
+        assert course.run(hold - LOOK) == []
+        assert course.run(2 * SECOND) == [105_000]
+        hold = min(2 * hold, HOLD_MAX)
 
 
-def test_the_end_of_a_load_says_nothing() -> None:
+def test_steps_are_taken_back_as_far_as_they_harm() -> None:
+    """Each is held against what got through before it."""
     course = Course()
-    course.run(5 * SECOND)
-    course.run(5 * SECOND, full=False, used=0)
-    assert not course.is_waived
-    assert course.run(5 * SECOND) <= 4 * PATIENCE
+    course.run(STEP)  # So that a look is the last thing in each of the stretches.
+    for rate in (RATE, RATE * 3 // 2, RATE * 2):
+        while not course.run(LOOK, rate=rate):
+            pass
+    assert course.slack == 40_000
+    assert course.run(6 * SECOND, rate=RATE * 5 // 4) == [20_000, 10_000]
+    assert course.run(2 * SECOND, rate=RATE // 2) == [SLACK]
+
+
+def test_a_silence_of_a_moment_is_no_harm() -> None:
+    """BBR's is in the middle of a look, or in two of them."""
+    course = Course()
+    course.run(10 * SECOND)
+    for before in range(0, LOOK, LOOK // 5):
+        assert course.run(before + 2 * LOOK) == []
+        assert course.run(SECOND // 5, rate=0) == []
+        assert course.run(4 * LOOK) == []
+    assert course.slack == 105_000
+
+
+def test_after_a_pause_order_is_as_at_first() -> None:
+    course = Course()
+    course.run(10 * SECOND)
+    course.now += PAUSE + 1
+    assert course.run(STEP) == [SLACK]
+
+
+def test_lessons_are_given_until_the_slow_path_is_full() -> None:
+    """Not to a flow that isn't asked for."""
+    course = Course()
+    lessons = 0
+    for _ in range(SECOND // STEP):
+        course.run(STEP)
+        lessons += course.in_order.is_lesson(KEY, course.now)
+    assert lessons == SECOND // LESSON
+    assert not course.in_order.is_lesson(b"other", course.now)
+    assert not course.in_order.is_lesson(KEY, course.now + PAUSE + 1)
+    course.run(2 * SECOND, slow_full=True)
+    assert not course.in_order.is_lesson(KEY, course.now)
+    course.run(SECOND)
+    assert course.in_order.is_lesson(KEY, course.now)
+
+
+def test_what_is_known_of_flows_is_bounded() -> None:
+    """The one that was asked for the longest ago is forgotten."""
+    course = Course()
+    course.run(2 * SECOND)
+    assert course.slack > SLACK
+    for number in range(3 * FLOWS_MAX):
+        course.in_order.slack(
+            b"%d" % number,
+            course.slow,
+            [course.fast],
+            waiting=5000,
+            needed=NEEDED,
+            sent=course.sent,
+            now=course.now,
+        )
+        if number % (FLOWS_MAX // 2) == 0:
+            course.run(STEP)
+    assert course.slack > SLACK
+    assert len(course.in_order._flows) == FLOWS_MAX

@@ -8,8 +8,8 @@ from glorytun.core.batch import Batch
 from glorytun.core.crypto import CHACHA, make_aead
 from glorytun.core.exchange import Session
 from glorytun.core.nonce import AHEAD_MAX, TimeField
+from glorytun.core.scheduler import SEND_MAX
 from glorytun.core.settings import SECOND
-from glorytun.core.tunnel import SEND_MAX
 from glorytun.core.wire import CONTROL_BIT, OVERHEAD, SERVER_BIT, TIME_SIZE, pull_time, unwrap_time
 from tests.simulation import Simulation, Wire
 from tests.unit.core.peer import NOW

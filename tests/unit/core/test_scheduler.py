@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from glorytun.core.address import PathId
+from glorytun.core.backlog import Head
+from glorytun.core.inorder import SLACK
 from glorytun.core.leftout import left_out
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.scheduler import SLACK, SPARSE, Scheduler
+from glorytun.core.scheduler import SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.shaper import BURST, Shaper
 from glorytun.core.stat import OneWay
@@ -60,14 +62,14 @@ def run(chooser: Scheduler, duration: int) -> dict[PathId, int]:
 
 def ready_at(chooser: Scheduler, now: int, waiting: int | None = None) -> int:
     """When packets may leave."""
-    turn = chooser.turn(now, waiting)
+    turn = chooser.turn(now, None if waiting is None else Head(b"flow", waiting, SIZE))
     assert turn is not None
     return turn.at
 
 
 def ahead(chooser: Scheduler, now: int) -> int:
     """Bytes that should leave before what may leave now, when enough of them waits."""
-    turn = chooser.turn(now, waiting=SECOND)
+    turn = chooser.turn(now, Head(b"flow", SECOND, SIZE))
     assert turn is not None
     return turn.ahead
 
@@ -255,7 +257,7 @@ class TestOrder:
         """Though what it takes should be in order too, where there is a choice."""
         near, far, _ = self.busy()
         near.settings = replace(near.settings, cost=1)
-        far.shaper._was_full = True
+        far.shaper._used = 100
         far.shaper.busy_until = NOW
         chooser = scheduler(near, far)
         assert ready_at(chooser, NOW, 0) == far.shaper.ready_at()
@@ -264,24 +266,32 @@ class TestOrder:
     @pytest.mark.parametrize("waiting", [SPARSE - 1, 30_000])
     def test_order_is_given_up_for_a_queue_that_does_not_grow(self, waiting: int) -> None:
         """As a flow has that keeps it short: not at first, and never for what is sparse."""
-        _near, far, chooser = self.busy()
-        used = []
+        near, far, chooser = self.busy()
+        used, lessons = [], []
         now = NOW
-        while now < NOW + 3 * SECOND:
-            at = ready_at(chooser, now, waiting)
-            if at > now:
-                now = at
+        while now < NOW + 4 * SECOND:
+            sent = near.tx_bytes + far.tx_bytes
+            turn = chooser.turn(now, Head(b"flow", waiting, SIZE), sent=sent)
+            assert turn is not None
+            if turn.at > now:
+                now = turn.at
                 continue
             path = chooser.pick(size=SIZE, now=now)
             assert path is not None
+            if turn.most == 1:
+                assert (path, turn.ahead) == (near, SIZE)
+                lessons.append(now)
             path.count_sent(size=SIZE, count=1, now=now)
             if path is far:
                 used.append(now)
         if waiting < SPARSE:
             assert not used
+            assert not lessons
         else:
-            assert NOW + SECOND // 4 < used[0] < NOW + SECOND
+            assert NOW + SECOND // 2 < used[0] < NOW + 2 * SECOND
             assert far.tx_bytes > 2 * SECOND * 0.9 * far.shaper.rate // SECOND
+            assert NOW <= lessons[0] < NOW + SECOND // 10
+            assert len(lessons) > 20
 
 
 def costly(path: Path, cost: int) -> Path:
