@@ -120,6 +120,8 @@ class RateEstimator:
         "_started",
         "_trip",
         "_trips",
+        "_was_found",
+        "_was_ours",
         "ceiling",
         "is_alone",
         "is_found",
@@ -163,7 +165,8 @@ class RateEstimator:
         """Replies in a row that show too long a queue."""
         self._cuts = 0
         self._queue_before = self._rate_before = 0
-        """As of the first of `_cuts`."""
+        self._was_ours = self._was_found = False
+        """All as of the first of `_cuts`."""
         self._started = 0
         """What the link carried when there began to be a queue that isn't too long, bytes/s."""
         self._link = 0
@@ -400,20 +403,21 @@ class RateEstimator:
     def _shrink(self, pushed: int, delivered: int, now: int, *, is_ours: bool) -> None:
         """There is too much under way: send less than arrives, for as long as that helps."""
         self._calm = self._started = 0
-        before = self.allowed
         self._link = carried = self._carried()
-        self.is_found = True
-        self.limit = Limit.QUEUE
         self._cuts += 1
-        if self._cuts == 1:
-            self._queue_before, self._rate_before = self.queue, before
         if self._cuts > _FUTILE:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
-                self._look_for_ours(min(self._rate_before, self._link), now)
+                # What a path carried that was hardly used says nothing of its link.
+                most = self._link if self._was_ours else self._rate_before
+                self._look_for_ours(min(self._rate_before, most), now)
                 return
             self._cuts = 1
-            self._queue_before, self._rate_before = self.queue, before
+        if self._cuts == 1:
+            self._queue_before, self._rate_before = self.queue, self.allowed
+            self._was_ours, self._was_found = is_ours, self.is_found
+        self.is_found = True
+        self.limit = Limit.QUEUE
         less = carried * (self.queue - QUEUE_GOAL) // (_DRAIN + 4 * self._jitter)
         most = carried // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
         self._set(carried - min(less, most), now)
@@ -453,6 +457,8 @@ class RateEstimator:
         self._cuts = self._signs = self._started = 0
         if rate < self.ceiling:
             self._set(rate, now)
+            if not (self._was_found or self._was_ours):
+                self.look_again()
         else:
             self.set_ceiling(self.ceiling)  # There had been no limit before.
 

@@ -194,6 +194,25 @@ def test_a_faster_link_that_joins_leaves_none_out(*, up: bool) -> None:
     assert load.run(SECOND) > 0.9
 
 
+@both_ways
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("is_found", [False, True])
+def test_a_way_that_gets_longer_while_little_is_sent_costs_no_rate(
+    count: int, *, is_found: bool, up: bool
+) -> None:
+    """As of satellites and mobile links: what was carried then says nothing of the link."""
+    load = Load(*(link(20, delay=10) for _ in range(count)), up=up, window=150 * count)
+    if is_found:
+        load.run(3 * SECOND)
+    simulation = load.simulation
+    simulation.stream(load.sender, count=200, interval=10 * MILLISECOND)
+    for wire in simulation.wires:
+        wire.delay += 30 * MILLISECOND
+    simulation.stream(load.sender, count=400, interval=10 * MILLISECOND)
+    load.run(SECOND)
+    assert load.run(SECOND) > 0.9
+
+
 def test_burst_before_silence_does_not_cost_the_rate() -> None:
     """What a link carries is not what arrives while hardly anything is sent."""
     load = Load(link(50, delay=10), up=True, window=300)
