@@ -20,6 +20,7 @@ from glorytun.core.batch import Batch
 from glorytun.core.wire import BARE_BIT, OVERHEAD
 from glorytun.net.bare import may_be_bare
 from glorytun.net.checksum import FULL, SWAP, pseudo_sum, put_sum, row_sums, sum_of
+from glorytun.net.headers import TCP, TCP_HEADER, UDP, UDP_HEADER, V4_HEADER, V6_HEADER
 from glorytun.net.tangle import are_tangled, uniform, untangle
 
 VNET_SIZE = 10
@@ -35,8 +36,6 @@ _DATAGRAMS_MAX = PACKET_MAX - 20 - 8
 
 _VNET = struct.Struct("=BBHHHH")
 _TCP4, _TCP6, _UDP, _ECN = 1, 4, 5, 0x80
-_PROTO_TCP, _PROTO_UDP = 6, 17
-_V4_HEADER, _V6_HEADER, _UDP_HEADER, _TCP_HEADER = 20, 40, 8, 20
 _FLAGS, _TCP_CHECKSUM, _UDP_CHECKSUM = 13, 16, 6
 """Where these are in the headers of TCP and UDP."""
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
@@ -101,8 +100,8 @@ class SuperPacket(NamedTuple):
             return None
         is_udp = kind == _UDP
         words = buffer[VNET_SIZE + vnet.start + 12] >> 4
-        header = vnet.start + (_UDP_HEADER if is_udp else 4 * words)
-        if not _V4_HEADER <= vnet.start < header < size:
+        header = vnet.start + (UDP_HEADER if is_udp else 4 * words)
+        if not V4_HEADER <= vnet.start < header < size:
             return None
         count = -((header - size) // vnet.segment)
         last = size - header - (count - 1) * vnet.segment
@@ -116,7 +115,7 @@ class SuperPacket(NamedTuple):
 
     @property
     def protocol(self) -> int:
-        return _PROTO_UDP if self.is_udp else _PROTO_TCP
+        return UDP if self.is_udp else TCP
 
     @property
     def checksum(self) -> int:
@@ -276,7 +275,7 @@ class _Kind(NamedTuple):
 
     @property
     def protocol(self) -> int:
-        return _PROTO_UDP if self.is_udp else _PROTO_TCP
+        return UDP if self.is_udp else TCP
 
     @property
     def checksum(self) -> int:
@@ -324,18 +323,18 @@ def _kind_of(batch: Batch) -> _Kind | None:
     first = buffer[at] & ~BARE_BIT
     is_v6 = first >> 4 == 6
     if is_v6:
-        transport, protocol_at = _V6_HEADER, 6
+        transport, protocol_at = V6_HEADER, 6
     elif first == 0x45 and not (buffer[at + 6] & 0xBF or buffer[at + 7]):
-        transport, protocol_at = _V4_HEADER, 9  # No options, and no fragment.
+        transport, protocol_at = V4_HEADER, 9  # No options, and no fragment.
     else:
         return None
     protocol = buffer[at + protocol_at]
     same = [protocol_at]
-    if protocol == _PROTO_UDP and not is_bare:
-        kind = _Kind(is_v6, True, transport, transport + _UDP_HEADER, is_bare)
-    elif protocol == _PROTO_TCP:
+    if protocol == UDP and not is_bare:
+        kind = _Kind(is_v6, True, transport, transport + UDP_HEADER, is_bare)
+    elif protocol == TCP:
         words = buffer[at + transport + 12] >> 4
-        kind = _Kind(is_v6, False, transport, transport + max(4 * words, _TCP_HEADER), is_bare)
+        kind = _Kind(is_v6, False, transport, transport + max(4 * words, TCP_HEADER), is_bare)
         same.append(transport + 12)
     else:
         return None
@@ -492,7 +491,7 @@ def _has_right_lengths(batch: Batch, row: int, kind: _Kind) -> bool:
 def _set_lengths(headers: bytearray, at: int, size: int, kind: "SuperPacket | _Kind") -> None:
     """Write the length fields of a packet of `size` bytes whose headers begin at `at`."""
     if kind.is_v6:
-        headers[at + 4 : at + 6] = (size - _V6_HEADER).to_bytes(2, "big")
+        headers[at + 4 : at + 6] = (size - V6_HEADER).to_bytes(2, "big")
     else:
         headers[at + 2 : at + 4] = size.to_bytes(2, "big")
     if kind.is_udp:
@@ -537,7 +536,7 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
         last = start + (rows.count - 1) * rows.stride
         headers[at + _FLAGS] |= buffer[last + at + _FLAGS] & (_FIN | _PSH)
     if kind.is_v6:
-        headers[4:6] = (size - _V6_HEADER).to_bytes(2, "big")
+        headers[4:6] = (size - V6_HEADER).to_bytes(2, "big")
     else:
         headers[2:4] = size.to_bytes(2, "big")
         headers[10:12] = b"\0\0"

@@ -7,10 +7,8 @@ packets that were under way when it fell, and for hosts further away that don't 
 import struct
 
 from glorytun.net.checksum import FULL, SWAP, put_sum, sum_of
+from glorytun.net.headers import ICMP, ICMP_V6, SYN, TCP, TCP_HEADER, V4_HEADER, V6_HEADER
 
-_V4_HEADER, _V6_HEADER, _TCP_HEADER = 20, 40, 20
-_TCP, _ICMP, _ICMP_V6 = 6, 1, 58
-_SYN = 0x02
 _FLAGS, _CHECKSUM = 13, 16
 _END, _NOP, _MSS = 0, 1, 2
 """TCP's options: RFC 9293, 3.2."""
@@ -26,9 +24,9 @@ def too_big(packet: bytes, mtu: int) -> bytes | None:
     It comes from the packet's destination, as from a router there: what waits for an answer takes
     it from anybody (icmp_unreach() and icmpv6_notify()).
     """
-    if len(packet) >= _V4_HEADER and packet[0] >> 4 == 4:
+    if len(packet) >= V4_HEADER and packet[0] >> 4 == 4:
         return _too_big_v4(packet, mtu)
-    if len(packet) >= _V6_HEADER and packet[0] >> 4 == 6:
+    if len(packet) >= V6_HEADER and packet[0] >> 4 == 6:
         return _too_big_v6(packet, mtu)
     return None
 
@@ -39,13 +37,13 @@ def _too_big_v4(packet: bytes, mtu: int) -> bytes | None:
     is_later_fragment = packet[6] & 0x1F or packet[7]
     is_to_many = packet[16] >= 224
     start = (packet[0] & 15) * 4
-    is_error = packet[9] == _ICMP and packet[start : start + 1] not in {b"\x00", b"\x08"}
+    is_error = packet[9] == ICMP and packet[start : start + 1] not in {b"\x00", b"\x08"}
     if may_fragment or is_later_fragment or is_to_many or is_error:
         return None
     message = bytearray(struct.pack(">BBHHH", 3, 4, 0, 0, min(mtu, FULL)) + packet[:_V4_QUOTED])
     put_sum(message, 2, sum_of(message))
-    size = _V4_HEADER + len(message)
-    header = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, size, 0, 0, _TTL, _ICMP, 0))
+    size = V4_HEADER + len(message)
+    header = bytearray(struct.pack(">BBHHHBBH", 0x45, 0, size, 0, 0, _TTL, ICMP, 0))
     header += packet[16:20] + packet[12:16]
     put_sum(header, 10, sum_of(header))
     return bytes(header + message)
@@ -53,15 +51,15 @@ def _too_big_v4(packet: bytes, mtu: int) -> bytes | None:
 
 def _too_big_v6(packet: bytes, mtu: int) -> bytes | None:
     """RFC 4443, 3.2: also to many, but not to errors, whose types are below 128."""
-    if packet[6] == _ICMP_V6 and (len(packet) <= _V6_HEADER or packet[_V6_HEADER] < 128):
+    if packet[6] == ICMP_V6 and (len(packet) <= V6_HEADER or packet[V6_HEADER] < 128):
         return None
     if packet[24] == 0xFF:
         return None  # Its destination can't be the source of an answer.
     message = bytearray(struct.pack(">BBHI", 2, 0, 0, mtu) + packet[:_V6_QUOTED])
     addresses = packet[24:40] + packet[8:24]
-    pseudo = sum_of(addresses) + SWAP * (len(message) + _ICMP_V6)
+    pseudo = sum_of(addresses) + SWAP * (len(message) + ICMP_V6)
     put_sum(message, 2, sum_of(message) + pseudo)
-    header = struct.pack(">IHBB", 6 << 28, len(message), _ICMP_V6, _TTL)
+    header = struct.pack(">IHBB", 6 << 28, len(message), ICMP_V6, _TTL)
     return header + addresses + bytes(message)
 
 
@@ -70,21 +68,21 @@ def clamp_mss(packet: bytearray | memoryview, mtu: int) -> None:
 
     A wrong checksum stays wrong: RFC 1624.
     """
-    if len(packet) < _V4_HEADER + _TCP_HEADER:
+    if len(packet) < V4_HEADER + TCP_HEADER:
         return
     is_v6 = packet[0] >> 4 == 6
-    start, protocol = (_V6_HEADER, packet[6]) if is_v6 else (_V4_HEADER, packet[9])
-    if protocol != _TCP or len(packet) < start + _TCP_HEADER:
+    start, protocol = (V6_HEADER, packet[6]) if is_v6 else (V4_HEADER, packet[9])
+    if protocol != TCP or len(packet) < start + TCP_HEADER:
         return
-    if not packet[start + _FLAGS] & _SYN:
+    if not packet[start + _FLAGS] & SYN:
         return
     if is_v6 or (packet[0] == 0x45 and not (packet[6] & 0x3F or packet[7])):
-        _clamp(packet, start, mtu - start - _TCP_HEADER)
+        _clamp(packet, start, mtu - start - TCP_HEADER)
 
 
 def _clamp(packet: bytearray | memoryview, start: int, most: int) -> None:
     end = min(start + 4 * (packet[start + 12] >> 4), len(packet))
-    at = start + _TCP_HEADER
+    at = start + TCP_HEADER
     while at + 1 < end and packet[at] != _END:
         if packet[at] == _NOP:
             at += 1

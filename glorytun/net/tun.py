@@ -23,6 +23,7 @@ from glorytun.errors import DeviceError
 from glorytun.net.bare import complete, may_be_bare
 from glorytun.net.checksum import fill_in, fill_in_rows
 from glorytun.net.features import Offload
+from glorytun.net.headers import ACK, SYN, TCP, V4_HEADER, V6_HEADER
 from glorytun.net.offload import (
     NEEDS_CHECKSUM,
     PLAIN,
@@ -82,9 +83,6 @@ _CHECKSUM = struct.Struct("=HH")
 _UDP_CHECKSUM = 6
 _SYN_MAX = 200
 """More than a SYN without data takes: what is shorter is looked at as a whole."""
-_V4_HEADER = 20
-_V6_HEADER = 40
-_TCP, _SYN, _ACK = 6, 0x02, 0x10
 _FLAGS_AT = 13
 """Of TCP, in its header."""
 _ACKS_SIZE = 8192
@@ -433,11 +431,11 @@ def _is_ack(read: bytearray, size: int) -> bool:
     ECE and CWR, and what has options or headers before TCP's.
     """
     is_v4 = read[VNET_SIZE] == 0x45
-    if read[VNET_SIZE + (9 if is_v4 else 6)] != _TCP:
+    if read[VNET_SIZE + (9 if is_v4 else 6)] != TCP:
         return False
-    header = _V4_HEADER if is_v4 else _V6_HEADER
+    header = V4_HEADER if is_v4 else V6_HEADER
     tcp = VNET_SIZE + header
-    return read[tcp + _FLAGS_AT] == _ACK and size == header + 4 * (read[tcp + 12] >> 4)
+    return read[tcp + _FLAGS_AT] == ACK and size == header + 4 * (read[tcp + 12] >> 4)
 
 
 def _is_syn(buffer: bytearray | memoryview, at: int) -> bool:
@@ -446,9 +444,9 @@ def _is_syn(buffer: bytearray | memoryview, at: int) -> bool:
     It carries data then, which TCP Fast Open allows (RFC 7413).
     """
     is_v4 = buffer[at] == 0x45
-    if buffer[at + (9 if is_v4 else 6)] != _TCP:
+    if buffer[at + (9 if is_v4 else 6)] != TCP:
         return False
-    return bool(buffer[at + (_V4_HEADER if is_v4 else _V6_HEADER) + _FLAGS_AT] & _SYN)
+    return bool(buffer[at + (V4_HEADER if is_v4 else V6_HEADER) + _FLAGS_AT] & SYN)
 
 
 def _are_plain(batch: Batch) -> bool:
@@ -456,31 +454,31 @@ def _are_plain(batch: Batch) -> bool:
 
     Of IPv4 without options, and each exactly as long as its length field says; and none a SYN.
     """
-    shape, strides = (batch.count, _V6_HEADER + _FLAGS_AT + 1), (batch.stride, 1)
+    shape, strides = (batch.count, V6_HEADER + _FLAGS_AT + 1), (batch.stride, 1)
     table = np.ndarray(shape, np.uint8, batch.buffer, batch.offset, strides)
     is_v4 = table[0, 0] == 0x45
     lengths = table[:, 2 if is_v4 else 4] * np.uint32(256) + table[:, 3 if is_v4 else 5]
     if not is_v4:
-        lengths += _V6_HEADER
+        lengths += V6_HEADER
     if lengths[-1] != batch.last or (lengths[:-1] != batch.size).any():
         return False
     first = table[:, 0] if is_v4 else table[:, 0] >> 4
     if (first != (0x45 if is_v4 else 6)).any():
         return False
-    flags = table[:, (_V4_HEADER if is_v4 else _V6_HEADER) + _FLAGS_AT]
-    return not (flags[table[:, 9 if is_v4 else 6] == _TCP] & _SYN).any()
+    flags = table[:, (V4_HEADER if is_v4 else V6_HEADER) + _FLAGS_AT]
+    return not (flags[table[:, 9 if is_v4 else 6] == TCP] & SYN).any()
 
 
 def _is_packet(row: memoryview) -> bool:
     """Whether it is IPv4 or IPv6 and holds what its length field says (RFC 791, RFC 8200)."""
     size = len(row)
-    if size < _V4_HEADER:
+    if size < V4_HEADER:
         return False
     version = row[0] >> 4
     if version == 4:
         header = (row[0] & 15) * 4
-        return _V4_HEADER <= header <= (row[2] << 8 | row[3]) <= size
-    return version == 6 and _V6_HEADER + (row[4] << 8 | row[5]) <= size
+        return V4_HEADER <= header <= (row[2] << 8 | row[3]) <= size
+    return version == 6 and V6_HEADER + (row[4] << 8 | row[5]) <= size
 
 
 def _open_control() -> int:

@@ -71,6 +71,8 @@ class Counters:
     duplicated: int = 0
     missed: int = 0
     """Frames that the emulator itself had no room for: a test with any has measured nothing."""
+    late: int = 0
+    """Frames that left 2 ms after their time or later: some are unavoidable on a busy host."""
     late_ms: float = 0.0
     """The longest that a frame left after its time since the last reading: likewise."""
     queued: int = 0

@@ -29,6 +29,8 @@ TICK_MAX, TICK_MIN = MILLISECOND // 2, MILLISECOND // 10
 """ns between two looks at the rings."""
 EARLY = MILLISECOND // 50
 """ns before its time that a frame may leave, to save a sleep."""
+LATE_MS = 2.0
+"""From when on a frame that left after its time counts as late."""
 LISTEN_EVERY = 5 * MILLISECOND
 PRIORITY = 5
 
@@ -131,7 +133,9 @@ class Port:
         frames = direction.departures(now + EARLY)
         if frames:
             counters = direction.counters
-            counters.late_ms = max(counters.late_ms, (now - due_at) / MILLISECOND)
+            late_ms = (now - due_at) / MILLISECOND
+            counters.late_ms = max(counters.late_ms, late_ms)
+            counters.late += len(frames) if late_ms >= LATE_MS else 0
             counters.missed += self._target.send(frames)
 
     def counters(self, now: int) -> dict[str, Any]:

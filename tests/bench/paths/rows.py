@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import itemgetter
+from typing import NamedTuple
 
 from tests.bench.paths.loads import LOST_PING, Action, Seen
 from tests.bench.paths.scene import Options, Players, Scene, achievable
@@ -41,8 +42,14 @@ class Measure:
         return self.value <= self.bar if self.is_most else self.value >= self.bar
 
 
-Run = tuple[list[Measure], Seen | None]
-"""What came out, and the course of it."""
+class Run(NamedTuple):
+    """What came out of a row."""
+
+    measures: list[Measure]
+    late: float
+    """See `Scene.late`."""
+    seen: Seen | None = None
+    """The course of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +123,8 @@ def bulk(
             seen = scene.flow(seconds + start)
         found = share(seen, possible, start, seconds + start, bar=bar)
         base = base_of(seen, up, *profiles)
-        return found + calm(seen, base, start, mean=ping, most=worst), seen
+        found += calm(seen, base, start, mean=ping, most=worst)
+        return Run(found, scene.late, seen)
 
     return work
 
@@ -145,7 +153,7 @@ def fall(players: Players, up: bool, options: Options, seconds: float) -> Run:
             (back, lambda: scene.wan.links[0].change(rate=50)),
         ]
         seen = scene.flow(end, *actions)
-    return [
+    measures = [
         Measure(
             name="settled down",
             unit="s",
@@ -161,7 +169,8 @@ def fall(players: Players, up: bool, options: Options, seconds: float) -> Run:
             is_most=True,
         ),
         *share(seen, achievable(10), down + 3, back, bar=0),
-    ], seen
+    ]
+    return Run(measures, scene.late, seen)
 
 
 def cut_while(scene: Scene, stream: Stream, seconds: float) -> None:
@@ -190,10 +199,11 @@ def cut_stream(players: Players, up: bool, options: Options, seconds: float) -> 
             cut_while(scene, stream, seconds)
         report = stream.report
     gap = report.longest_gap * 1000
-    return [
+    measures = [
         Measure(name="lost", unit="packets", value=len(report.lost), bar=20, is_most=True),
         Measure(name="gap", unit="ms", value=gap, bar=250, is_most=True),
-    ], None
+    ]
+    return Run(measures, scene.late)
 
 
 def cut_copied(players: Players, up: bool, options: Options, seconds: float) -> Run:
@@ -208,10 +218,11 @@ def cut_copied(players: Players, up: bool, options: Options, seconds: float) -> 
     middle = statistics.median(delays)
     late = sum(delay > middle + LATE for delay in delays)
     missed = len(report.lost) + late
-    return [
+    measures = [
         Measure(name="lost or late", unit="packets", value=missed, bar=NONE, is_most=True),
         Measure(name="latest", unit="ms", value=max(delays) - middle, bar=0, is_most=True),
-    ], None
+    ]
+    return Run(measures, scene.late)
 
 
 def one_way(report: Report, *, since: int = 0) -> list[float]:
@@ -235,12 +246,13 @@ def equalised(players: Players, up: bool, options: Options, seconds: float) -> R
     overtaken = sum(after < before for before, after in pairwise(numbers))
     slowest = max(profile.delay for profile in profiles)
     most = statistics.quantiles(delays, n=100)[98]
-    return [
+    measures = [
         Measure(name="delay of 99 %", unit="ms", value=most, bar=slowest + 5, is_most=True),
         Measure(name="longest", unit="ms", value=max(delays), bar=0, is_most=True),
         Measure(name="overtaken", unit="packets", value=overtaken, bar=0, is_most=True),
         Measure(name="lost", unit="packets", value=len(report.lost), bar=0, is_most=True),
-    ], None
+    ]
+    return Run(measures, scene.late)
 
 
 def cut_flow(players: Players, up: bool, options: Options, seconds: float) -> Run:
@@ -265,7 +277,7 @@ def cut_flow(players: Players, up: bool, options: Options, seconds: float) -> Ru
         ),
         seconds,
     )
-    return [
+    measures = [
         Measure(name="used again", unit="s", value=used, bar=3, is_most=True),
         Measure(name="worst second", unit="%", value=worst / achievable(20) * 100, bar=95),
         Measure(
@@ -274,7 +286,8 @@ def cut_flow(players: Players, up: bool, options: Options, seconds: float) -> Ru
             value=seen.mbit(end - 2, end) / achievable(20, 20) * 100,
             bar=0,
         ),
-    ], seen
+    ]
+    return Run(measures, scene.late, seen)
 
 
 def flapping(players: Players, up: bool, options: Options, seconds: float) -> Run:
@@ -288,7 +301,7 @@ def flapping(players: Players, up: bool, options: Options, seconds: float) -> Ru
             for second in range(int(seconds))
         ]
         seen = scene.flow(start + seconds, *actions)
-    return share(seen, achievable(20), start, start + seconds, bar=95), seen
+    return Run(share(seen, achievable(20), start, start + seconds, bar=95), scene.late, seen)
 
 
 ROWS = (

@@ -73,6 +73,9 @@ class Scene:
         seed: int = 1,
     ) -> None:
         self.up = up
+        self.late = 0.0
+        """% of the frames that the emulator let leave too late, once it has ended: the host had
+        other work."""
         self._options = options
         self._stack = ExitStack()
         try:
@@ -126,6 +129,10 @@ class Scene:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None:
+            counters = [one for link in self.wan.counters() for one in link]
+            late, sent = sum(one.late for one in counters), sum(one.sent for one in counters)
+            self.late = 100 * late / max(sent, 1)
         self._stack.close()
 
     def flow(self, seconds: float, *actions: Action) -> Seen:

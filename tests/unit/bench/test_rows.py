@@ -1,10 +1,13 @@
 """What is made of a load: numbers, medians over the rounds, and whether a bar is reached."""
 
+import argparse
+
 import pytest
 
+from tests.bench.paths import __main__ as bench
 from tests.bench.paths.__main__ import middle, table
 from tests.bench.paths.loads import LOST_PING
-from tests.bench.paths.rows import ROWS, Measure, base_of, calm, link, one_way, settled, share
+from tests.bench.paths.rows import ROWS, Measure, Run, base_of, calm, link, one_way, settled, share
 from tests.bench.paths.scene import SHARE, achievable
 from tests.netns.traffic import Report
 from tests.unit.bench.samples import FALL, LOST_AT, SECONDS, SLOW_AT, seen
@@ -67,14 +70,14 @@ def test_delays_of_a_stream_are_of_what_came_in_that_order() -> None:
 def test_the_median_of_the_rounds_is_held_against_the_bar(
     values: tuple[float, ...], is_most: bool, found: str, verdict: str
 ) -> None:
-    rounds = [[measure(value, bar=95, is_most=is_most)] for value in values]
+    rounds = [Run([measure(value, bar=95, is_most=is_most)], late=0.1) for value in values]
     head, line = table({("cut", "ours", True): rounds}).splitlines()
     assert head.split() == ["row", "who", "way", "measure", "found", "bar"]
     assert " ".join(line.split()) == f"cut ours up TCP {found} {verdict}"
 
 
 def test_what_has_no_bar_has_no_verdict() -> None:
-    text = table({("cut", "ours", False): [[measure(5), measure(6, bar=7)]]})
+    text = table({("cut", "ours", False): [Run([measure(5), measure(6, bar=7)], late=0)]})
     first, second = text.splitlines()[1:]
     assert "reached" not in first
     assert second.endswith("NOT reached")
@@ -83,8 +86,30 @@ def test_what_has_no_bar_has_no_verdict() -> None:
 
 
 def test_a_bar_that_depends_on_the_round_is_their_median_too() -> None:
-    rounds = [[measure(30, bar=bar, is_most=True)] for bar in (25, 35, 75)]
+    rounds = [Run([measure(30, bar=bar, is_most=True)], late=0) for bar in (25, 35, 75)]
     assert (middle(rounds, 0).bar, middle(rounds, 0).is_reached) == (35, True)
+
+
+def test_rounds_that_the_host_disturbed_are_counted() -> None:
+    rounds = [Run([measure(96, bar=95)], late=late) for late in (0.9, 1.1, 5)]
+    assert table({("cut", "ours", True): rounds}).endswith("reached  2 of 3 disturbed")
+
+
+def test_what_the_host_disturbed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as is allowed; the calmest counts, not the best."""
+    arguments = argparse.Namespace(again=2)
+    made: list[Run] = []
+
+    def chosen(*shares: float) -> float:
+        made[:] = [Run([measure(index)], late) for index, late in enumerate(shares)]
+        found = bench.run_calm(ROWS[0], "ours", True, arguments)
+        assert found is not None
+        return found.late
+
+    monkeypatch.setattr(bench, "run", lambda *_: made.pop(0))
+    assert chosen(1.5, 0.5, 0.1) == 0.5
+    assert chosen(4, 3, 5) == 3
+    assert not made
 
 
 def test_rows_have_names_of_their_own() -> None:
