@@ -114,6 +114,7 @@ KXTIMEOUT = Bounds(low=SECOND, high=7 * 86400 * SECOND, text="from 1s to 168h")
 TIMETOLERANCE = Bounds(low=SECOND, high=86400 * SECOND, text="from 1s to 24h")
 
 TRAFFIC_CLASS = Bounds(low=0, high=255, text="from 0 to 255")
+DELAY_LIMIT = Bounds(low=0, high=60 * SECOND, text="from 0 to 60s")
 LOSS_LIMIT = Bounds(low=0, high=255, text="from 0% to 100%")
 
 PREFERENCE = Bounds(low=0, high=127, text="from 0 to 127")

@@ -8,6 +8,7 @@ from typing import Any
 from glorytun.config import (
     BEAT,
     COST,
+    DELAY_LIMIT,
     KEEPALIVE,
     KXTIMEOUT,
     PREFERENCE,
@@ -275,6 +276,16 @@ _PATH = (
         scale=255,
         default="20%",
         help="The loss above which the path is not used; `100%` is no limit.",
+    ),
+    Option(
+        key="DelayLimit",
+        name="delay_limit",
+        parse=time_within(DELAY_LIMIT),
+        write=write_time,
+        scale=SECOND,
+        unset=0,
+        help="The round trip above which the path is not used, as in `150ms`. Without it there is "
+        "no limit.",
     ),
     Option(
         key="Preference",

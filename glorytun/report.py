@@ -26,7 +26,7 @@ from glorytun.core.settings import SECOND
 from glorytun.core.status import BadKind, Condition
 from glorytun.errors import ConfigError, GlorytunError
 
-_TROUBLE = {Condition.DEGRADED, Condition.LOSSY}
+_TROUBLE = {Condition.DEGRADED, Condition.LOSSY, Condition.LATE}
 
 Extra = dict[str, dict[str, object]]
 """What the methods of a logger take as `extra`."""

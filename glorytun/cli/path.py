@@ -9,6 +9,7 @@ from glorytun.cli.words import Flag, Group, Keyword, Options, Positional, Value
 from glorytun.config import (
     BEAT,
     COST,
+    DELAY_LIMIT,
     PREFERENCE,
     number_within,
     parse_address,
@@ -68,6 +69,11 @@ OPTIONS: Options = (
         word="losslimit",
         value=Value(key="loss_limit", name="PERCENT", parse=parse_share),
         help="the loss above which the path is not used; 100% is no limit.",
+    ),
+    Keyword(
+        word="delaylimit",
+        value=Value(key="delay_limit", name="TIME", parse=time_within(DELAY_LIMIT)),
+        help="the round trip above which the path is not used; 0 is no limit.",
     ),
     Group(
         word="mode",

@@ -23,6 +23,7 @@ _CONDITIONS = {
     "probing": "probing, its MTU is not known yet",
     "degraded": "degraded",
     "lossy": "lossy, above its loss limit",
+    "late": "late, above its delay limit",
     "waiting": "waiting, another path is running",
     "running": "running",
 }
@@ -151,12 +152,17 @@ def _path(path: dict[str, Any]) -> str:
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
                 f"losslimit {format_share(round(settings['loss_limit'], 2))}"
+                + _delay_limit(settings["delay_limit"])
                 + (", redundant" if settings["mode"] == "redundant" else "")
                 + (f", cost {settings['cost']}" if settings["cost"] else "")
                 + (f", preference {settings['preference']}" if settings["preference"] else ""),
             ),
         ],
     )
+
+
+def _delay_limit(limit: float) -> str:
+    return f", delaylimit {format_time(limit)}" if limit else ""
 
 
 def _limit(path: dict[str, Any]) -> list[tuple[str, str]]:

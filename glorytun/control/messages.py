@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from glorytun.config import (
     BEAT,
     COST,
+    DELAY_LIMIT,
     KEEPALIVE,
     KXTIMEOUT,
     LOSS_LIMIT,
@@ -234,6 +235,7 @@ def describe_path(status: PathStatus, *, quota: dict[str, int] | None = None) ->
             "rate_rx": settings.rate_rx,
             "beat": settings.beat / SECOND,
             "loss_limit": settings.loss_limit / 255,
+            "delay_limit": settings.delay_limit / SECOND,
             "mode": settings.mode.value,
             "preference": settings.preference,
             "cost": settings.cost,
@@ -416,6 +418,7 @@ _PATH_FIELDS = {
     "fixed_rate": _Field(write=bool, read=_read_flag),
     "beat": _scaled_field(SECOND, BEAT),
     "loss_limit": _scaled_field(255, LOSS_LIMIT),
+    "delay_limit": _scaled_field(SECOND, DELAY_LIMIT),
     "mode": _Field(write=lambda mode: mode.value, read=_read_mode),
     "preference": _number_field(PREFERENCE),
     "cost": _number_field(COST),

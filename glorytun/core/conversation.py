@@ -22,7 +22,7 @@ from glorytun.core.paths import Paths
 from glorytun.core.replay import ControlWindow
 from glorytun.core.settings import NO_CLASS, SECOND, PathMode, PathSettings, PathState, Settings
 from glorytun.core.shaper import RATE_UNLIMITED
-from glorytun.core.status import BadKind
+from glorytun.core.status import BadKind, Condition
 from glorytun.core.wire import (
     CONTROL_DATAGRAM_SIZE,
     REQUEST_SIZE,
@@ -261,7 +261,7 @@ class Conversation:
         path.heard_reply(heard.time)
         path.rx_loss = message.loss
         self._paths.note_delay(path, heard.time - echo, trip=trip, sent_at=echo)
-        path.rtt.add(trip)
+        path.heard_trip(trip, now)
         path.heard_totals(sent=message.fw_total, received=message.rx_total, now=now)
         path.estimator.add(
             sent_at=echo,
@@ -290,7 +290,10 @@ class Conversation:
         is_known = message.state in tuple(PathState)
         # A probe of the MTU may have no room for them.
         wishes = message.extensions.wishes or Wishes(
-            mode=old.mode, preference=old.preference, cost=old.cost
+            mode=old.mode,
+            preference=old.preference,
+            cost=old.cost,
+            delay_limit=old.delay_limit,
         )
         path.change(
             replace(
@@ -300,6 +303,7 @@ class Conversation:
                 fixed_rate=old.fixed_rate if path.is_pinned else message.fixed_rate and rate > 0,
                 beat=min(max(message.beat, BEAT_MIN), BEAT_MAX),
                 loss_limit=message.loss_limit,
+                delay_limit=wishes.delay_limit,
                 mode=wishes.mode,
                 preference=wishes.preference,
                 cost=wishes.cost,
@@ -384,11 +388,12 @@ class Conversation:
             self._outbox.datagrams.append(Outgoing(path.id, datagrams))
 
     def _state_to_say(self, path: Path) -> PathState:
-        """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`."""
-        state = path.state
-        if state == PathState.DOWN and not self.is_extended:
-            return PathState.BACKUP
-        return state
+        """A path that is down is a backup to a 0.3.4 peer: see `send_farewells`.
+
+        So is one that is late, since such a peer knows no limit for that.
+        """
+        is_used = path.state != PathState.DOWN and path.condition != Condition.LATE
+        return path.state if is_used or self.is_extended else PathState.BACKUP
 
     def _send(
         self,
@@ -432,6 +437,7 @@ class Conversation:
                     redundant=self.settings.redundant,
                     preference=path.settings.preference,
                     cost=path.settings.cost,
+                    delay_limit=path.settings.delay_limit,
                 ),
             ),
         )

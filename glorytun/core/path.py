@@ -35,6 +35,10 @@ LONG_OUTAGE = 3
 """Times as many requests without a reply as make a path degraded."""
 LOSS_BACK = 4, 5
 """A path that lost too much is used again at this share of its limit."""
+DELAY_BACK = 4, 5
+"""And one whose round trips took too long, at this share of that limit."""
+LATE_AFTER = SECOND
+"""µs that their mean is above it before that: a hiccup doesn't last so long."""
 LOOK = 30
 """Datagrams by which it is judged at the least."""
 TRIED_LATER = 3 * SECOND
@@ -50,13 +54,15 @@ LOSS_FAILED, QUEUE_FAILED = LOSS_FULL // 8, SECOND // 10
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
-_STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED, Condition.LOSSY}
+_OVER_LIMIT = {Condition.LOSSY, Condition.LATE}
+_STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED} | _OVER_LIMIT
 _WORKS = {Condition.WAITING, Condition.RUNNING}
 
 LEGAL: dict[Condition, set[Condition]] = {
-    Condition.PROBING: {Condition.DOWN, Condition.DEGRADED, Condition.LOSSY} | _WORKS,
-    Condition.DEGRADED: {Condition.DOWN, Condition.PROBING, Condition.LOSSY} | _WORKS,
-    Condition.LOSSY: {Condition.DOWN, Condition.PROBING, Condition.DEGRADED} | _WORKS,
+    Condition.PROBING: {Condition.DOWN, Condition.DEGRADED} | _OVER_LIMIT | _WORKS,
+    Condition.DEGRADED: {Condition.DOWN, Condition.PROBING} | _OVER_LIMIT | _WORKS,
+    Condition.LOSSY: {Condition.DOWN} | (_STARTS_ANEW - {Condition.LOSSY}) | _WORKS,
+    Condition.LATE: {Condition.DOWN} | (_STARTS_ANEW - {Condition.LATE}) | _WORKS,
     Condition.WAITING: {Condition.DOWN, Condition.RUNNING} | _STARTS_ANEW,
     Condition.RUNNING: {Condition.DOWN, Condition.WAITING} | _STARTS_ANEW,
     # Nothing is known of a path that was down: it works only after it was heard again.
@@ -84,6 +90,14 @@ class Facts:
     loss_limit: int
     was_lossy: bool
     """Whether it has lost more than this limit, and not much less since."""
+    rtt: int
+    """µs."""
+    delay_limit: int
+    """µs; 0 = none."""
+    late_for: int
+    """µs since `rtt` is above that."""
+    was_late: bool
+    """As `was_lossy`."""
     is_needed: bool
     """Whether no path that is up works, so that backups are used."""
     is_held: bool
@@ -110,6 +124,8 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
         return Condition.PROBING, "its MTU is being found"
     if too_lossy := _too_lossy(facts):
         return Condition.LOSSY, too_lossy
+    if too_late := _too_late(facts):
+        return Condition.LATE, too_late
     if facts.state == PathState.BACKUP and not facts.is_needed:
         return Condition.WAITING, "a backup, and another path is running"
     if facts.later:
@@ -129,13 +145,31 @@ def _too_lossy(facts: Facts) -> str:
     return ""
 
 
-def _tried_with(settings: PathSettings) -> tuple[int, bool, int]:
+def _too_late(facts: Facts) -> str:
+    """Why a path is not to be used for its round trips; empty if it may be."""
+    limit, back = facts.delay_limit, facts.delay_limit * DELAY_BACK[0] // DELAY_BACK[1]
+    if not limit or facts.rtt <= (back if facts.was_late else limit):
+        return ""
+    if not facts.was_late and facts.late_for < LATE_AFTER:
+        return ""
+    what = "more than the limit of" if facts.rtt > limit else "after more than the limit of"
+    return f"round trips take {_ms(facts.rtt)}, {what} {_ms(limit)}"
+
+
+def _tried_with(settings: PathSettings) -> tuple[int, bool, int, int]:
     """What makes a path that is left worth another try, once it changes."""
-    return settings.rate_tx, settings.fixed_rate, settings.loss_limit
+    return settings.rate_tx, settings.fixed_rate, settings.loss_limit, settings.delay_limit
 
 
 def _percent(share: int) -> str:
-    return f"{round(share * 100 / LOSS_FULL, 1):g} %"
+    """Of a share that is a whole percentage, but for its rounding, that one."""
+    percent = share * 100 / LOSS_FULL
+    is_whole = (2 * LOSS_FULL * round(percent) + 100) // 200 == share
+    return f"{round(percent) if is_whole else round(percent, 1):g} %"
+
+
+def _ms(time: int) -> str:
+    return f"{time / 1000:.3g} ms" if time < SECOND // 10 else f"{time // 1000} ms"
 
 
 class Path:
@@ -154,6 +188,9 @@ class Path:
         "is_pinned",
         "is_spent",
         "is_suspect",
+        "late_for",
+        "late_limit",
+        "late_since",
         "loss",
         "lossy_limit",
         "mtu_reported",
@@ -213,6 +250,8 @@ class Path:
         self.reason = "no answer yet"
         self.lossy_limit: int | None = None
         """The limit above which it lost, unless it has worked since."""
+        self.late_limit = 0
+        """The limit above which its round trips took, unless it has worked since."""
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
         self.spared = 0
@@ -238,6 +277,8 @@ class Path:
         self.is_suspect = False
         """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
+        self.late_since = self.late_for = 0
+        """When they began to take longer than the limit, and for how long they do; 0 = not."""
         self.delay = OneWay()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
@@ -274,6 +315,13 @@ class Path:
         self.spared = max(0, self.spared - 1)
         if time > self.stopped_at:
             self.stopped = False
+
+    def heard_trip(self, trip: int, now: int) -> None:
+        """A round trip took so many µs."""
+        self.rtt.add(trip)
+        is_late = self.rtt.mean > self.settings.delay_limit > 0
+        self.late_since = (self.late_since or now) if is_late else 0
+        self.late_for = now - self.late_since if is_late else 0
 
     def heard_totals(self, *, sent: int, received: int, now: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
@@ -335,6 +383,10 @@ class Path:
             loss=self.loss.loss,
             loss_limit=self.settings.loss_limit,
             was_lossy=self.lossy_limit == self.settings.loss_limit,
+            rtt=self.rtt.mean,
+            delay_limit=self.settings.delay_limit,
+            late_for=self.late_for,
+            was_late=self.late_limit == self.settings.delay_limit,
             is_needed=is_needed,
             later=later,
             is_held=is_held,
@@ -346,10 +398,13 @@ class Path:
             if self.lossy_limit is None:
                 self.loss.look()
             self.lossy_limit = self.settings.loss_limit
+        elif new == Condition.LATE:
+            self.late_limit = self.settings.delay_limit
         elif new == Condition.DEGRADED:
             self.is_after_outage = True
         elif new in _WORKS:
             self.lossy_limit = None
+            self.late_limit = 0
         old = self.condition
         if new == old:
             return None
@@ -362,7 +417,8 @@ class Path:
 
         A short outage alone is neither a success nor a failure of it.
         """
-        if self.works or self.lossy_limit is not None or self._has_failed(now):
+        is_over_limit = self.lossy_limit is not None or self.late_limit > 0
+        if self.works or is_over_limit or self._has_failed(now):
             is_left = self.is_left_out or not self.works
             held_most = HELD_LATE if self.works and not self.settings.fixed_rate else AGAIN_MAX
             if self.comeback.note(is_left=is_left, now=now, held_most=held_most):
@@ -411,7 +467,7 @@ class Path:
         """Whether data may go here while no path works: better than not to send at all."""
         if not self.size_max or self.stopped:
             return False
-        if self.condition == Condition.LOSSY:
+        if self.condition in _OVER_LIMIT:
             return True
         return self.condition == Condition.DEGRADED and now - self.rx_at <= LAST_RESORT
 

@@ -96,8 +96,10 @@ class Scheduler:
 
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]
-        lossy = [path for path in candidates if path.condition == Condition.LOSSY]
-        return lossy or candidates
+        for better in (Condition.LATE, Condition.LOSSY):
+            if alike := [path for path in candidates if path.condition == better]:
+                return alike
+        return candidates
 
     @property
     def rate(self) -> int:

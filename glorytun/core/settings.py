@@ -91,6 +91,8 @@ class PathSettings:
     """µs between a client's control messages."""
     loss_limit: int = 255
     """Share of lost datagrams, of 255, above which the path is not used; 255 = no limit."""
+    delay_limit: int = 0
+    """µs of a round trip above which the path is not used; 0 = no limit."""
     mode: PathMode = PathMode.BULK
     cost: int = 0
     """A path is used as far as those that cost less don't suffice."""
@@ -108,6 +110,7 @@ class PathChange:
     fixed_rate: bool | None = None
     beat: int | None = None
     loss_limit: int | None = None
+    delay_limit: int | None = None
     mode: PathMode | None = None
     cost: int | None = None
     preference: int | None = None
@@ -129,8 +132,8 @@ def with_change(settings: PathSettings, change: PathChange) -> PathSettings:
 
 def refuse_wishes(change: PathChange) -> None:
     """Raise TunnelError at what a server can't be told of a path, since its client decides."""
-    for name in ("state", "beat", "loss_limit", "rate_rx", "mode", "preference", "cost"):
-        if getattr(change, name) is not None:
+    for name in PathChange.__slots__:
+        if name not in ("rate_tx", "fixed_rate") and getattr(change, name) is not None:
             raise TunnelError(
                 f"a server follows its client: {name} can't be set here",
                 hint="set it on the client",

@@ -18,6 +18,8 @@ class Condition(StrEnum):
     """The peer doesn't answer on it."""
     LOSSY = "lossy"
     """It loses more than `loss_limit`."""
+    LATE = "late"
+    """Its round trips take longer than `delay_limit`."""
     WAITING = "waiting"
     """It works, but is a backup and another path is running, or would hold the others up."""
     RUNNING = "running"

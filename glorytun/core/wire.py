@@ -70,7 +70,7 @@ _EXTENSION_CAPABILITIES = 1
 _EXTENSION_SOFTWARE = 2
 _EXTENSION_CONFIRM = 3
 _EXTENSION_WISHES = 4
-_WISHES = struct.Struct("<BBBI")
+_WISHES = struct.Struct("<BBBII")
 _MODES = tuple(PathMode)
 """By their numbers there."""
 
@@ -84,6 +84,8 @@ class Wishes:
     """The traffic class of packets that are sent on two paths."""
     preference: int = 0
     cost: int = 0
+    delay_limit: int = 0
+    """µs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,17 +282,23 @@ def _push_wishes(wishes: Wishes | None) -> bytes:
     if wishes is None:
         return b""
     mode = _MODES.index(wishes.mode)
-    return _WISHES.pack(mode, wishes.redundant, wishes.preference, wishes.cost)
+    return _WISHES.pack(mode, wishes.redundant, wishes.preference, wishes.cost, wishes.delay_limit)
 
 
 def _pull_wishes(value: bytes) -> Wishes | None:
     """Those of a newer version may be longer; a mode that we don't know is none."""
     if len(value) < _WISHES.size:
         return None
-    mode, redundant, preference, cost = _WISHES.unpack_from(value)
+    mode, redundant, preference, cost, delay_limit = _WISHES.unpack_from(value)
     if mode >= len(_MODES):
         return None
-    return Wishes(mode=_MODES[mode], redundant=redundant, preference=preference, cost=cost)
+    return Wishes(
+        mode=_MODES[mode],
+        redundant=redundant,
+        preference=preference,
+        cost=cost,
+        delay_limit=delay_limit,
+    )
 
 
 def _pull_extensions(block: bytes) -> Extensions:

@@ -98,6 +98,7 @@ SETTINGS = st.builds(
     rate_rx=RATES,
     beat=times(SECOND // 100, 10 * SECOND),
     loss_limit=st.integers(0, 255),
+    delay_limit=st.integers(0, 60 * SECOND),
     mode=st.sampled_from(PathMode),
     cost=st.integers(0, 10**6),
     preference=st.integers(0, 127),

@@ -87,11 +87,12 @@ class TunnelMachine(RuleBasedStateMachine):
         wire=wires,
         state=st.sampled_from(PathState),
         loss_limit=st.sampled_from([0, 50, 255]),
+        delay_limit=st.sampled_from([0, 30_000]),
         rate=st.sampled_from([0, 100_000, 10_000_000]),
         fixed=st.booleans(),
     )
     def set_path(
-        self, wire: int, state: PathState, loss_limit: int, rate: int, fixed: bool
+        self, wire: int, state: PathState, loss_limit: int, delay_limit: int, rate: int, fixed: bool
     ) -> None:
         if state == PathState.DOWN and self.simulation.client_path(wire) not in self.client_paths():
             return
@@ -99,6 +100,7 @@ class TunnelMachine(RuleBasedStateMachine):
             wire,
             state=state,
             loss_limit=loss_limit,
+            delay_limit=delay_limit,
             rate_tx=rate,
             rate_rx=rate,
             fixed_rate=fixed and rate > 0,
@@ -183,6 +185,7 @@ class TunnelMachine(RuleBasedStateMachine):
                 index,
                 state=PathState.UP,
                 loss_limit=255,
+                delay_limit=0,
                 rate_tx=0,
                 rate_rx=0,
                 fixed_rate=False,

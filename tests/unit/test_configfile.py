@@ -64,7 +64,8 @@ class TestMeaning:
             "KeyFile=/etc/keys/a b\nCipher=chacha\nKeyRotation=2h\nTimeTolerance=5min\n"
             "KeepAlive=20s\nTrafficClass=EF\nRedundant=AF41\nFirewallMark=0x2A\nReorder=50ms\n"
             "[Path]\nLocal=wwan*\nPeer=2001:db8::9\nState=backup\nRate=fixed\nRateTx=10mbit\n"
-            "RateRx=50mbit\nBeat=200ms\nLossLimit=30%\nPreference=2\nMode=redundant\nCost=3\n"
+            "RateRx=50mbit\nBeat=200ms\nLossLimit=30%\nDelayLimit=150ms\n"
+            "Preference=2\nMode=redundant\nCost=3\n"
             "Quota=50G\nQuotaDay=15\n"
         )
         assert configuration.tunnel == TunnelConfig(
@@ -94,6 +95,7 @@ class TestMeaning:
                     fixed_rate=True,
                     beat=SECOND // 5,
                     loss_limit=77,
+                    delay_limit=150_000,
                     mode=PathMode.REDUNDANT,
                     cost=3,
                     preference=2,
@@ -389,7 +391,7 @@ def test_a_usable_file_is_warned_of(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["Preference=0", "Mode=bulk", "Cost=0", "Quota=0", "Cost=1\nCost="]
+    "line", ["Preference=0", "Mode=bulk", "Cost=0", "Quota=0", "DelayLimit=0", "Cost=1\nCost="]
 )
 def test_a_default_that_is_written_out_is_not_warned_of(line: str) -> None:
     assert warnings(on_path(line + "\n")) == []

@@ -301,6 +301,7 @@ class TestJson:
             "rate_rx": 0,
             "beat": 0.1,
             "loss_limit": 0.2,
+            "delay_limit": 0,
             "preference": 0,
             "mode": "bulk",
             "cost": 0,

@@ -78,6 +78,11 @@ def test_a_peer_s_software_can_not_command_the_terminal() -> None:
     assert "evil?[2J?" in render_tunnel(document, now=NOW)
 
 
+def test_a_delay_limit_is_shown_if_there_is_one() -> None:
+    path = replace(RUNNING, settings=replace(RUNNING.settings, delay_limit=150_000))
+    assert "losslimit 30 %, delaylimit 150 ms" in render_paths([describe_path(path)])
+
+
 def test_each_path_is_one_block() -> None:
     assert (
         render_paths([describe_path(RUNNING), describe_path(DEGRADED)])

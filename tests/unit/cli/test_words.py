@@ -85,6 +85,10 @@ RATED = {"address": "10.0.0.1", "rate_tx": 125_000, "rate_rx": 2_500_000, "state
             {"address": "10.0.0.1", "beat": 200_000, "loss_limit": 77, "fixed_rate": False},
         ),
         (
+            "path 10.0.0.1 delaylimit 150ms",
+            {"address": "10.0.0.1", "delay_limit": 150_000},
+        ),
+        (
             "path 10.0.0.1 rate tx 1mbit fixed json",
             {"address": "10.0.0.1", "rate_tx": 125_000, "fixed_rate": True, "json": True},
         ),
@@ -157,6 +161,7 @@ SEE = {name: f" (see `glorytun {name} help`)" for name in OPTIONS}
         ("path 10.0.0.1 rate tx rx 1mbit", "'tx' needs a value, RATE, before the word 'rx'"),
         ("path 10.0.0.1 rate tx 1mb", "tx '1mb' is no rate: bytes/s, or a number with kbit,"),
         ("path 10.0.0.1 beat 1y", "beat '1y' is no time: seconds, or as in 200ms"),
+        ("path 10.0.0.1 delaylimit 61s", "delaylimit '61s' must be from 0 to 60s"),
         ("path 10.0.0.1 losslimit 101%", "losslimit '101%' must be from 0% to 100%"),
         ("set tc FE", "tc 'FE' is no traffic class: CS0 to CS7, AF11 to AF43 or EF"),
     ],

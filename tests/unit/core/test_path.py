@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from glorytun.core.address import Endpoint, PathId, pack_address
 from glorytun.core.path import (
     LAST_RESORT,
+    LATE_AFTER,
     LEGAL,
     PROBE_INTERVAL_MIN,
     SLOW_BEATS,
@@ -37,6 +38,10 @@ WELL = Facts(
     loss=0,
     loss_limit=255,
     was_lossy=False,
+    rtt=50_000,
+    delay_limit=0,
+    late_for=0,
+    was_late=False,
     is_needed=False,
     later=0,
 )
@@ -57,7 +62,7 @@ BEAT = PathSettings().beat
         (
             {"loss": 128, "loss_limit": 127},
             Condition.LOSSY,
-            "loses 50.2 %, more than the limit of 49.8 %",
+            "loses 50 %, more than the limit of 49.8 %",
         ),
         ({"loss": 127, "loss_limit": 127}, Condition.RUNNING, ""),
         ({"loss": 255}, Condition.RUNNING, ""),
@@ -65,11 +70,24 @@ BEAT = PathSettings().beat
         (
             {"loss": 41, "loss_limit": 51, "was_lossy": True},
             Condition.LOSSY,
-            "lost more than the limit of 20 %, still loses 16.1 %",
+            "lost more than the limit of 20 %, still loses 16 %",
         ),
         ({"loss": 40, "loss_limit": 51, "was_lossy": True}, Condition.RUNNING, ""),
         ({"loss": 0, "loss_limit": 0, "was_lossy": True}, Condition.RUNNING, ""),
         ({"loss": 0, "loss_limit": 1, "was_lossy": True}, Condition.RUNNING, ""),
+        ({"delay_limit": 50_000, "late_for": LATE_AFTER}, Condition.RUNNING, ""),
+        ({"delay_limit": 49_900, "late_for": LATE_AFTER - 1}, Condition.RUNNING, ""),
+        (
+            {"delay_limit": 49_900, "late_for": LATE_AFTER},
+            Condition.LATE,
+            "round trips take 50 ms, more than the limit of 49.9 ms",
+        ),
+        (
+            {"delay_limit": 60_000, "was_late": True},
+            Condition.LATE,
+            "round trips take 50 ms, after more than the limit of 60 ms",
+        ),
+        ({"delay_limit": 62_500, "was_late": True}, Condition.RUNNING, ""),
         ({"state": PathState.BACKUP}, Condition.WAITING, "a backup, and another path is running"),
         ({"state": PathState.BACKUP, "is_needed": True}, Condition.RUNNING, ""),
         ({"later": 260_000}, Condition.WAITING, "260 ms slower than others, for too little"),
@@ -95,7 +113,8 @@ def test_condition(change: dict[str, object], condition: Condition, reason: str)
         ({"silent": True}, {"answered": False}),
         ({"answered": False}, {"mtu": 0}),
         ({"mtu": 0}, {"loss": 9, "loss_limit": 8}),
-        ({"loss": 9, "loss_limit": 8}, {"state": PathState.BACKUP}),
+        ({"loss": 9, "loss_limit": 8}, {"delay_limit": 1, "late_for": LATE_AFTER}),
+        ({"delay_limit": 1, "late_for": LATE_AFTER}, {"state": PathState.BACKUP}),
     ],
 )
 def test_worst_fact_is_said(worse: dict[str, Any], better: dict[str, Any]) -> None:
@@ -219,6 +238,54 @@ def test_another_loss_limit_counts_at_once(limit: int) -> None:
     assert _judged(path) == Condition.LOSSY
     path.settings = replace(path.settings, loss_limit=limit)
     assert _judged(path) == Condition.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0 %"), (1, "0.4 %"), (12, "4.7 %"), (13, "5 %"), (77, "30 %")]
+)
+def test_a_limit_is_told_as_it_was_given(share: int, text: str) -> None:
+    """It is rounded to 1/255 on the way; what was no whole percentage has one more digit."""
+    assert condition_of(replace(WELL, loss=255, loss_limit=share))[1].endswith(f"limit of {text}")
+
+
+def test_link_that_is_about_as_late_as_it_may_does_not_flap() -> None:
+    """Not a hiccup makes it late; then it has to be less so by a fifth, even after an outage."""
+    path = running()
+    path.settings = replace(path.settings, delay_limit=100_000)
+    _trips(path, 50_000, since=0)
+    path.heard_trip(1_000_000, SECOND)
+    assert _judged(path) == Condition.RUNNING
+    _trips(path, 50_000, since=SECOND)
+    assert _judged(path) == Condition.RUNNING
+    _trips(path, 105_000, since=10 * SECOND)
+    assert _judged(path) == Condition.LATE
+    _trips(path, 95_000, since=20 * SECOND)
+    assert _judged(path) == Condition.LATE
+    path.unanswered = UNANSWERED_MAX
+    assert _judged(path) == Condition.DEGRADED
+    path.heard_reply(1)
+    assert _judged(path) == Condition.LATE
+    _trips(path, 79_000, since=30 * SECOND)
+    assert _judged(path) == Condition.RUNNING
+    _trips(path, 99_000, since=40 * SECOND)
+    assert _judged(path) == Condition.RUNNING
+
+
+@pytest.mark.parametrize("limit", [0, 110_000])
+def test_another_delay_limit_counts_at_once(limit: int) -> None:
+    """Whatever it was before."""
+    path = running()
+    path.settings = replace(path.settings, delay_limit=100_000)
+    _trips(path, 105_000, since=0)
+    assert _judged(path) == Condition.LATE
+    path.change(replace(path.settings, delay_limit=limit))
+    assert _judged(path) == Condition.RUNNING
+
+
+def _trips(path: Path, trip: int, *, since: int) -> None:
+    """60 of them, of so many µs, a beat apart."""
+    for number in range(60):
+        path.heard_trip(trip, NOW + since + number * BEAT)
 
 
 def _judged(path: Path) -> Condition:

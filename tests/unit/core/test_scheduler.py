@@ -175,13 +175,14 @@ def test_it_says_when_to_go_on() -> None:
         ([Condition.RUNNING, Condition.WAITING], 0),
         ([Condition.LOSSY, Condition.RUNNING], 1),
         ([Condition.DEGRADED, Condition.LOSSY], 1),
+        ([Condition.LOSSY, Condition.LATE], 1),
         ([Condition.DEGRADED, Condition.PROBING], 0),
         ([Condition.PROBING, Condition.DOWN], None),
         ([], None),
     ],
 )
 def test_best_group_is_used(conditions: list[Condition], usable: int | None) -> None:
-    """Paths that run are used alone; else lossy ones; else those that were heard just now."""
+    """Paths that run are used alone; else late, lossy, or those that were heard just now."""
     paths = [make_path(index, condition=condition) for index, condition in enumerate(conditions)]
     chooser = scheduler(*paths)
     picked = chooser.pick(size=SIZE, now=NOW)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glorytun.core.address import Endpoint
-from glorytun.core.settings import NO_CLASS, PathMode
+from glorytun.core.settings import NO_CLASS, SECOND, PathMode
 from glorytun.core.wire import (
     CONTROL_DATAGRAM_SIZE,
     CONTROL_SIZE,
@@ -42,6 +42,7 @@ EXTENSIONS = st.builds(
         redundant=st.integers(0, NO_CLASS),
         preference=st.integers(0, 127),
         cost=st.integers(0, 10**6),
+        delay_limit=st.integers(0, 60 * SECOND),
     ),
 )
 MESSAGES = st.builds(
@@ -147,15 +148,21 @@ def test_unknown_extensions_are_skipped(
         (b"\x01\x01\x01\x02\xff\x61", Extensions(capabilities=Capability.AEGIS)),
         (b"\x00\x01\x01\x01", Extensions()),
         (
-            b"\x04\x07\x01\xb8\x02\x03\x00\x00\x00",
+            b"\x04\x0b\x01\xb8\x02\x03\x00\x00\x00\xf0\x49\x02\x00",
             Extensions(
-                wishes=Wishes(mode=PathMode.REDUNDANT, redundant=0xB8, preference=2, cost=3)
+                wishes=Wishes(
+                    mode=PathMode.REDUNDANT,
+                    redundant=0xB8,
+                    preference=2,
+                    cost=3,
+                    delay_limit=150_000,
+                )
             ),
         ),
         # Longer than we know, too short, a mode that we don't know.
-        (b"\x04\x08\x00\xff\x00\x00\x00\x00\x00\x09", Extensions(wishes=Wishes())),
-        (b"\x04\x06\x00\xff\x00\x00\x00\x00", Extensions()),
-        (b"\x04\x07\x02\xff\x00\x00\x00\x00\x00", Extensions()),
+        (b"\x04\x0c\x00\xff" + bytes(9) + b"\x09", Extensions(wishes=Wishes())),
+        (b"\x04\x0a\x00\xff" + bytes(8), Extensions()),
+        (b"\x04\x0b\x02\xff" + bytes(9), Extensions()),
         (b"\x02\x03a\x1bb", Extensions(software="a?b")),
         (b"\x02\x02a\xff", Extensions(software="a�")),
         (b"\x02\x50" + b"x" * 80, Extensions(software="x" * 64)),
