@@ -35,7 +35,8 @@ LOOKS = 3
 """... both than at the looks before the last one, so many with that: each varies."""
 CALM, CALM_GUESSED, CALM_DOUBTED = 1, 2, 3
 """Looks in a row at which neither grows, before a step; where the slower path's rate is a guess;
-and where half of that is used: it may be full, as guesses are up to twice what it has carried."""
+and where that is used by so many %: it may be full, as a guess is up to twice what it carried."""
+DOUBTED = 40
 LESS, HARMFUL = (15, 16), 2
 """A step was too much when at so many looks in a row less than that part gets through of what did
 before it. (BBR is silent for a fifth of a second every ten.)"""
@@ -207,4 +208,4 @@ def _later(path: Path, faster: Sequence[Path]) -> int:
 def _calm_before_step(path: Path, now: int) -> int:
     if path.is_rate_known:
         return CALM
-    return CALM_DOUBTED if path.shaper.used(now) >= 50 else CALM_GUESSED
+    return CALM_DOUBTED if path.shaper.used(now) >= DOUBTED else CALM_GUESSED

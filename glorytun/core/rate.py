@@ -384,7 +384,8 @@ class RateEstimator:
             return True
         if is_used and not has_queue:
             # No more than that: above what it carries the rate would never be in full use.
-            more = delivered * 5 // 4 if self._sign_at else 2 * delivered
+            is_near = self._sign_at or self.queue > QUEUE_GOAL
+            more = delivered * 5 // 4 if is_near else 2 * delivered
             self._set(max(more, self.rate), now)
             self.limit = Limit.RATE if self.rate == self.ceiling else Limit.QUEUE
             return True
