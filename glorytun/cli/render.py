@@ -128,10 +128,11 @@ _LIMITS = {
     "queue": "the link: more would queue up on the way",
     "order": "too little waits to arrive in order with what is faster",
     "loss": "the link loses too much",
+    "delay": "round trips take too long",
 }
 """What keeps us from sending more, as `core.status.Limit` has it."""
 
-_USED = {"running", "lossy"}
+_USED = {"running", "lossy", "late"}
 """Of another path its condition says why no more is sent there."""
 
 

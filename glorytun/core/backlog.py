@@ -53,8 +53,8 @@ class Head(NamedTuple):
     """Which flow's turn it is."""
     waiting: int
     """Bytes that leave, as flows take turns, until it has none left."""
-    size: int
-    """Of its first packet."""
+    second: int
+    """Bytes that leave before its second packet, as flows take turns, if its first doesn't."""
 
 
 NOTHING = Head(b"", 0, 0)
@@ -168,7 +168,8 @@ class Backlog:
         flow = self._turn(now)
         if flow is None:
             return NOTHING
-        return Head(flow.key, self._until_end(flow), flow.rows[0][2].row_size(0))
+        until_end, first = self._until_end(flow), flow.rows[0][2].row_size(0)
+        return Head(flow.key, until_end, -(-first * until_end // flow.size))
 
     def _until_end(self, flow: _Flow) -> int:
         return min(flow.size * len(self._flows), self.size)

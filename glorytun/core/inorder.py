@@ -16,6 +16,7 @@ packets that are in turn leave the other way round, again and again.
 from collections import deque
 from collections.abc import Sequence
 
+from glorytun.core.address import PathId
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND
 
@@ -41,16 +42,18 @@ LESS, HARMFUL = (15, 16), 2
 """A step was too much when at so many looks in a row less than that part gets through of what did
 before it. (BBR is silent for a fifth of a second every ten.)"""
 HOLD, HOLD_MAX = 8 * SECOND, 60 * SECOND
-"""µs without a step after that; twice as long each time, up to that."""
+"""µs without a step after that; twice as long each time, up to that, ..."""
+RELAPSE = 30 * SECOND
+"""... unless one had done well for so long since."""
 PAUSE = SECOND
 """µs without need, after which order is as at first."""
 LESSON = 20_000
 """µs between two of them."""
-FLOWS_MAX = 256
+FLOWS_MAX, COURSES_MAX = 256, 32
 
 
-class _Flow:
-    """What is known of one flow."""
+class _Course:
+    """What is known of one flow on one slower path."""
 
     __slots__ = (
         "asked_at",
@@ -65,12 +68,10 @@ class _Flow:
         "since",
         "slack",
         "steps",
-        "taught_at",
     )
 
     def __init__(self, sent: int, now: int) -> None:
         self.asked_at = now
-        self.taught_at = 0
         self.held_until = 0
         self.hold = HOLD
         self.restart(sent, now)
@@ -85,7 +86,7 @@ class _Flow:
         self.calm = 0
         """Looks in a row at which another one seemed to be needed."""
         self.is_served = False
-        """Whether the slower path was full at the last look."""
+        """Whether the path was full at the last look."""
         self.looks: deque[tuple[int, int]] = deque(maxlen=LOOKS)
         """What got through, bytes/s, and the longest queue, bytes, at the last ones."""
         self.begin_stretch(sent, now)
@@ -94,7 +95,26 @@ class _Flow:
         """Look again in a while: `sent` bytes had left by then, `peak` is the longest queue."""
         self.since, self.sent, self.peak = now, sent, 0
 
-    def is_growing(self, rate: int, needed: int, elapsed: int) -> bool:
+    def look(self, path: Path, faster: Sequence[Path], *, needed: int, sent: int, now: int) -> None:
+        """See how it has done: whether packets may be later from now on, or less late."""
+        elapsed = now - self.since
+        rate = (sent - self.sent) * SECOND // elapsed
+        self.is_served = path.shaper.is_full(now)
+        if self._is_less(rate):
+            self.harmful += 1
+            if self.harmful >= HARMFUL:
+                self._step_back(now)
+        else:
+            self.harmful = 0
+            is_needed = not self.is_served and all(one.shaper.is_full(now) for one in faster)
+            is_calm = is_needed and not self._is_growing(rate, needed, elapsed)
+            self.calm = self.calm + 1 if is_calm else 0
+            if self.calm >= _calm_before_step(path, now):
+                self._step(rate, SLACK + _later(path, faster), now)
+        self.looks.append((rate, self.peak))
+        self.begin_stretch(sent, now)
+
+    def _is_growing(self, rate: int, needed: int, elapsed: int) -> bool:
         """Whether order will do soon: the queue grows, or what gets through in order."""
         if not self.looks:
             return True
@@ -105,7 +125,7 @@ class _Flow:
         more, than = GROWTH
         return rate * than >= rate_then * more or 0 < missing * elapsed <= grown * SOON
 
-    def step(self, rate: int, most: int, now: int) -> None:
+    def _step(self, rate: int, most: int, now: int) -> None:
         """Let packets be later, but not by more than `most`."""
         slack = min(self.slack * FACTOR, most)
         if slack > self.slack and now >= self.held_until:
@@ -113,16 +133,43 @@ class _Flow:
             self.slack = slack
             self.calm = 0
 
-    def is_less(self, rate: int) -> bool:
+    def _is_less(self, rate: int) -> bool:
         """Whether less gets through than before the last step."""
         part, of = LESS
         return bool(self.steps) and rate * of < self.steps[-1][1] * part
 
-    def step_back(self, now: int) -> None:
+    def _step_back(self, now: int) -> None:
+        """Take the last step back; of several in a row the first one counts."""
         self.slack, _ = self.steps.pop()
         self.harmful = 0
+        if now >= self.held_until:
+            is_relapse = self.held_until > 0 and now - self.held_until < RELAPSE
+            self.hold = min(2 * self.hold, HOLD_MAX) if is_relapse else HOLD
         self.held_until = now + self.hold
-        self.hold = min(2 * self.hold, HOLD_MAX)
+
+
+class _Flow:
+    """What is known of one flow."""
+
+    __slots__ = ("asked_at", "courses", "taught_at")
+
+    def __init__(self, now: int) -> None:
+        self.asked_at = now
+        self.taught_at = 0
+        self.courses: dict[PathId, _Course] = {}
+
+    def course(self, path: PathId, sent: int, now: int) -> _Course:
+        """That on a path."""
+        course = self.courses.get(path)
+        if course is None:
+            if len(self.courses) >= COURSES_MAX:
+                self.courses.clear()  # Paths come and go.
+            course = self.courses[path] = _Course(sent, now)
+        return course
+
+    def is_served(self, now: int) -> bool:
+        """Whether each path that is asked for is full."""
+        return all(one.is_served for one in self.courses.values() if now - one.asked_at <= PAUSE)
 
 
 class InOrder:
@@ -146,58 +193,38 @@ class InOrder:
     ) -> int:
         """µs that packets of a flow may come too late, if `path` takes them.
 
-        `waiting` bytes of it wait, `needed` would have to for `SLACK`. `sent` bytes of all have
-        left on any path so far.
+        `waiting` bytes of it wait, `needed` would have to for `SLACK`. `sent` bytes of all flows
+        have left on any path so far: of one alone it isn't known how much it could have.
         """
-        flow = self._flow_of(key, sent, now)
-        if now - flow.asked_at > PAUSE:
-            flow.restart(sent, now)
+        flow = self._flow_of(key, now)
         flow.asked_at = now
-        flow.peak = max(flow.peak, waiting)
-        if now - flow.since >= LOOK:
-            _look(flow, path, faster, needed=needed, sent=sent, now=now)
-            flow.begin_stretch(sent, now)
-        return flow.slack
+        course = flow.course(path.id, sent, now)
+        if now - course.asked_at > PAUSE:
+            course.restart(sent, now)
+        course.asked_at = now
+        course.peak = max(course.peak, waiting)
+        if now - course.since >= LOOK:
+            course.look(path, faster, needed=needed, sent=sent, now=now)
+        return course.slack
 
     def is_lesson(self, key: bytes, now: int) -> bool:
         """Whether two packets of a flow should leave the other way round now."""
         flow = self._flows.get(key)
-        if flow is None or flow.is_served:
+        if flow is None or now - flow.taught_at < LESSON or now - flow.asked_at > PAUSE:
             return False
-        if now - flow.taught_at < LESSON or now - flow.asked_at > PAUSE:
+        if flow.is_served(now):
             return False
         flow.taught_at = now
         return True
 
-    def _flow_of(self, key: bytes, sent: int, now: int) -> _Flow:
+    def _flow_of(self, key: bytes, now: int) -> _Flow:
         flow = self._flows.get(key)
         if flow is None:
             if len(self._flows) >= FLOWS_MAX:
                 oldest = min(self._flows, key=lambda key: self._flows[key].asked_at)
                 del self._flows[oldest]
-            flow = self._flows[key] = _Flow(sent, now)
+            flow = self._flows[key] = _Flow(now)
         return flow
-
-
-def _look(
-    flow: _Flow, path: Path, faster: Sequence[Path], *, needed: int, sent: int, now: int
-) -> None:
-    """See how the flow has done, and whether packets may be later from now on, or less late."""
-    elapsed = now - flow.since
-    rate = (sent - flow.sent) * SECOND // elapsed
-    flow.is_served = path.shaper.is_full(now)
-    if flow.is_less(rate):
-        flow.harmful += 1
-        if flow.harmful >= HARMFUL:
-            flow.step_back(now)
-    else:
-        flow.harmful = 0
-        is_needed = not flow.is_served and all(one.shaper.is_full(now) for one in faster)
-        is_calm = is_needed and not flow.is_growing(rate, needed, elapsed)
-        flow.calm = flow.calm + 1 if is_calm else 0
-        if flow.calm >= _calm_before_step(path, now):
-            flow.step(rate, SLACK + _later(path, faster), now)
-    flow.looks.append((rate, flow.peak))
 
 
 def _later(path: Path, faster: Sequence[Path]) -> int:

@@ -1,17 +1,19 @@
-"""One path: its settings, its counters, and how it is doing.
-
-A path's condition changes in `Path.judge` only, to what the pure function `condition_of` says,
-along the transitions of `LEGAL`.
-"""
-
-from dataclasses import dataclass
+"""One path: its settings, its counters, and how it is doing: for that see `condition.py`."""
 
 from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.comeback import AGAIN_MAX, Comeback
+from glorytun.core.condition import (
+    LEGAL,
+    LOSS_BACK,
+    OVER_LIMIT,
+    WORKS,
+    Facts,
+    condition_of,
+)
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
 from glorytun.core.settings import SECOND, PathSettings, PathState
-from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
+from glorytun.core.shaper import BURST, BURST_GIVEN, LINK_OVERHEAD, RATE_UNLIMITED, Shaper
 from glorytun.core.stat import LOSS_FULL, LossEstimator, OneWay, Smoothed
 from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD
@@ -33,14 +35,11 @@ BEAT_MIN = 10_000
 BEAT_MAX = 3_600_000_000
 LONG_OUTAGE = 3
 """Times as many requests without a reply as make a path degraded."""
-LOSS_BACK = 4, 5
-"""A path that lost too much is used again at this share of its limit."""
-DELAY_BACK = 4, 5
-"""And one whose round trips took too long, at this share of that limit."""
-LATE_AFTER = SECOND
-"""µs that their mean is above it before that: a hiccup doesn't last so long."""
+LATE_AFTER, LATE_TRIPS = SECOND, 8
+"""µs that the mean of round trips is above its limit before a path is late, and how many are
+themselves: a hiccup of half a second is less, also where one is made every 25 s."""
 LOOK = 30
-"""Datagrams by which it is judged at the least."""
+"""Datagrams by which one that lost too much is judged at the least."""
 TRIED_LATER = 3 * SECOND
 """µs more that one waits which is left out for its rate: to try that takes data, which is late."""
 HELD_LATE = 8 * SECOND
@@ -54,122 +53,10 @@ LOSS_FAILED, QUEUE_FAILED = LOSS_FULL // 8, SECOND // 10
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
-_OVER_LIMIT = {Condition.LOSSY, Condition.LATE}
-_STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED} | _OVER_LIMIT
-_WORKS = {Condition.WAITING, Condition.RUNNING}
-
-LEGAL: dict[Condition, set[Condition]] = {
-    Condition.PROBING: {Condition.DOWN, Condition.DEGRADED} | _OVER_LIMIT | _WORKS,
-    Condition.DEGRADED: {Condition.DOWN, Condition.PROBING} | _OVER_LIMIT | _WORKS,
-    Condition.LOSSY: {Condition.DOWN} | (_STARTS_ANEW - {Condition.LOSSY}) | _WORKS,
-    Condition.LATE: {Condition.DOWN} | (_STARTS_ANEW - {Condition.LATE}) | _WORKS,
-    Condition.WAITING: {Condition.DOWN, Condition.RUNNING} | _STARTS_ANEW,
-    Condition.RUNNING: {Condition.DOWN, Condition.WAITING} | _STARTS_ANEW,
-    # Nothing is known of a path that was down: it works only after it was heard again.
-    Condition.DOWN: {Condition.PROBING, Condition.DEGRADED},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """All that a path's condition depends on."""
-
-    state: PathState
-    is_spent: bool
-    """Whether its quota is used up."""
-    answered: bool
-    """Whether the peer has answered since the path is up."""
-    stopped: bool
-    """Whether the peer said that it stops."""
-    unanswered: int
-    unanswered_max: int
-    silent: bool
-    """Whether nothing came for some beats while other paths were heard (server)."""
-    mtu: int
-    loss: int
-    loss_limit: int
-    was_lossy: bool
-    """Whether it has lost more than this limit, and not much less since."""
-    rtt: int
-    """µs."""
-    delay_limit: int
-    """µs; 0 = none."""
-    late_for: int
-    """µs since `rtt` is above that."""
-    was_late: bool
-    """As `was_lossy`."""
-    is_needed: bool
-    """Whether no path that is up works, so that backups are used."""
-    is_held: bool
-    """Whether it had to be left again and again soon after it was used, and another one runs."""
-    later: int
-    """µs: what it carries comes so much later than on others that it is better left out."""
-
-
-def condition_of(facts: Facts) -> tuple[Condition, str]:
-    """How a path is doing, and why it isn't running."""
-    if facts.is_spent:
-        return Condition.DOWN, "its quota is used up"
-    if facts.state == PathState.DOWN:
-        return Condition.DOWN, "set down"
-    if facts.stopped:
-        return Condition.DEGRADED, "the peer stopped"
-    if facts.unanswered >= facts.unanswered_max:
-        return Condition.DEGRADED, "the peer does not answer"
-    if facts.silent:
-        return Condition.DEGRADED, "nothing arrives while other paths are heard"
-    if not facts.answered:
-        return Condition.PROBING, "no answer yet"
-    if not facts.mtu:
-        return Condition.PROBING, "its MTU is being found"
-    if too_lossy := _too_lossy(facts):
-        return Condition.LOSSY, too_lossy
-    if too_late := _too_late(facts):
-        return Condition.LATE, too_late
-    if facts.state == PathState.BACKUP and not facts.is_needed:
-        return Condition.WAITING, "a backup, and another path is running"
-    if facts.later:
-        return Condition.WAITING, f"{facts.later // 1000} ms slower than others, for too little"
-    if facts.is_held:
-        return Condition.WAITING, "left alone for a while: it did badly each time it was used"
-    return Condition.RUNNING, ""
-
-
-def _too_lossy(facts: Facts) -> str:
-    """Why a path is not to be used for its loss; empty if it may be."""
-    limit = facts.loss_limit
-    if facts.loss > limit:
-        return f"loses {_percent(facts.loss)}, more than the limit of {_percent(limit)}"
-    if facts.was_lossy and facts.loss > limit * LOSS_BACK[0] // LOSS_BACK[1]:
-        return f"lost more than the limit of {_percent(limit)}, still loses {_percent(facts.loss)}"
-    return ""
-
-
-def _too_late(facts: Facts) -> str:
-    """Why a path is not to be used for its round trips; empty if it may be."""
-    limit, back = facts.delay_limit, facts.delay_limit * DELAY_BACK[0] // DELAY_BACK[1]
-    if not limit or facts.rtt <= (back if facts.was_late else limit):
-        return ""
-    if not facts.was_late and facts.late_for < LATE_AFTER:
-        return ""
-    what = "more than the limit of" if facts.rtt > limit else "after more than the limit of"
-    return f"round trips take {_ms(facts.rtt)}, {what} {_ms(limit)}"
-
 
 def _tried_with(settings: PathSettings) -> tuple[int, bool, int, int]:
     """What makes a path that is left worth another try, once it changes."""
     return settings.rate_tx, settings.fixed_rate, settings.loss_limit, settings.delay_limit
-
-
-def _percent(share: int) -> str:
-    """Of a share that is a whole percentage, but for its rounding, that one."""
-    percent = share * 100 / LOSS_FULL
-    is_whole = (2 * LOSS_FULL * round(percent) + 100) // 200 == share
-    return f"{round(percent) if is_whole else round(percent, 1):g} %"
-
-
-def _ms(time: int) -> str:
-    return f"{time / 1000:.3g} ms" if time < SECOND // 10 else f"{time // 1000} ms"
 
 
 class Path:
@@ -184,13 +71,14 @@ class Path:
         "estimator",
         "id",
         "is_after_outage",
+        "is_late",
         "is_left_out",
         "is_pinned",
         "is_spent",
         "is_suspect",
-        "late_for",
         "late_limit",
         "late_since",
+        "late_trips",
         "loss",
         "lossy_limit",
         "mtu_reported",
@@ -250,8 +138,6 @@ class Path:
         self.reason = "no answer yet"
         self.lossy_limit: int | None = None
         """The limit above which it lost, unless it has worked since."""
-        self.late_limit = 0
-        """The limit above which its round trips took, unless it has worked since."""
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
         self.spared = 0
@@ -277,8 +163,12 @@ class Path:
         self.is_suspect = False
         """Whether there are signs that nothing comes through any more."""
         self.rtt = Smoothed()
-        self.late_since = self.late_for = 0
-        """When they began to take longer than the limit, and for how long they do; 0 = not."""
+        self.late_since = self.late_trips = 0
+        """Since when their mean is above the limit, 0 = it isn't; and how many were themselves."""
+        self.is_late = False
+        """Whether that has been so for long enough."""
+        self.late_limit = 0
+        """The limit that was exceeded, unless it has worked since."""
         self.delay = OneWay()
         """One way to the peer, plus what its clock is ahead of ours: to compare paths with."""
         self.loss = LossEstimator()
@@ -319,9 +209,14 @@ class Path:
     def heard_trip(self, trip: int, now: int) -> None:
         """A round trip took so many µs."""
         self.rtt.add(trip)
-        is_late = self.rtt.mean > self.settings.delay_limit > 0
-        self.late_since = (self.late_since or now) if is_late else 0
-        self.late_for = now - self.late_since if is_late else 0
+        limit = self.settings.delay_limit
+        if not self.rtt.mean > limit > 0:
+            self.late_since = self.late_trips = 0
+        else:
+            self.late_since = self.late_since or now
+            self.late_trips += trip > limit
+        is_long = self.late_since > 0 and now - self.late_since >= LATE_AFTER
+        self.is_late = is_long and self.late_trips >= LATE_TRIPS
 
     def heard_totals(self, *, sent: int, received: int, now: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
@@ -385,7 +280,7 @@ class Path:
             was_lossy=self.lossy_limit == self.settings.loss_limit,
             rtt=self.rtt.mean,
             delay_limit=self.settings.delay_limit,
-            late_for=self.late_for,
+            is_late=self.is_late,
             was_late=self.late_limit == self.settings.delay_limit,
             is_needed=is_needed,
             later=later,
@@ -402,7 +297,7 @@ class Path:
             self.late_limit = self.settings.delay_limit
         elif new == Condition.DEGRADED:
             self.is_after_outage = True
-        elif new in _WORKS:
+        elif new in WORKS:
             self.lossy_limit = None
             self.late_limit = 0
         old = self.condition
@@ -447,7 +342,12 @@ class Path:
 
     @property
     def works(self) -> bool:
-        return self.condition in _WORKS
+        return self.condition in WORKS
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it would do, if it weren't for a limit."""
+        return self.works or self.condition in OVER_LIMIT
 
     @property
     def is_for_copies(self) -> bool:
@@ -467,7 +367,7 @@ class Path:
         """Whether data may go here while no path works: better than not to send at all."""
         if not self.size_max or self.stopped:
             return False
-        if self.condition in _OVER_LIMIT:
+        if self.condition in OVER_LIMIT:
             return True
         return self.condition == Condition.DEGRADED and now - self.rx_at <= LAST_RESORT
 
@@ -497,7 +397,7 @@ class Path:
             return min(max(PROBE_INTERVAL_MIN, trip), SLOW_BEATS * beat)
         if self.search is not None and self.search.is_fruitless:
             return SLOW_BEATS * beat
-        if idle and self.works and not self.unanswered:
+        if idle and self.is_heard and not self.unanswered:
             return max(keepalive, beat)
         return beat
 
@@ -509,6 +409,7 @@ class Path:
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
         self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
+        self.shaper.burst = BURST_GIVEN if self.settings.fixed_rate else BURST
 
     @property
     def is_rate_known(self) -> bool:
@@ -561,8 +462,8 @@ class Path:
         return self.settings.rate_tx if is_given else self.estimator.rate
 
     def _limit(self) -> Limit:
-        if self.condition == Condition.LOSSY:
-            return Limit.LOSS
+        if self.condition in OVER_LIMIT:
+            return Limit.LOSS if self.condition == Condition.LOSSY else Limit.DELAY
         limit = self.estimator.limit
         return Limit.ORDER if limit is Limit.APPLICATION and self.spared else limit
 

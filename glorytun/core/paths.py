@@ -232,7 +232,9 @@ class Paths:
         return self._silent_since(path) + path.settings.beat * beats // of
 
     def _update_mtu(self) -> None:
-        mtu = min((path.mtu for path in self if path.works), default=self.mtu)
+        """For the paths that work, or else for those that are used while none does."""
+        used = [path.mtu for path in self if path.works]
+        mtu = min(used or [path.mtu for path in self if path.is_heard and path.mtu] or [self.mtu])
         if mtu != self.mtu:
             self.mtu = mtu
             self._outbox.events.append(TunnelMtuChanged(mtu=mtu))

@@ -157,8 +157,9 @@ class RateEstimator:
         """Intervals in a row without a queue."""
         self._rate_looked = 0
         """To go back to after that; 0 = no need to."""
-        self._doubted = 0, 0
-        """What the rate is if the queue isn't ours, as that look is to show, and that queue."""
+        self._doubted = 0, 0, False
+        """What the rate is if the queue isn't ours, as that look is to show; that queue; and
+        whether that rate is still to be found."""
         self._sign_at = 0
         """What arrived when a reply showed the first time that there is no more, bytes/s."""
         self._signs = 0
@@ -369,10 +370,11 @@ class RateEstimator:
         else:
             has_queue = pushed * 2 > self.rate and self.queue > QUEUE_GOAL + self._jitter
         is_sign = is_losing or (has_queue and not self.is_alone)
-        if is_sign and delivered * 4 > self._sign_at * 5:
+        is_more = delivered * 4 > self._sign_at * 5
+        if is_sign and (is_more or not self._sign_at):
             # One loss may be a request that overtook what left before it, one long delay a hiccup
             # of either host: no more than arrived for now, then more by little.
-            self._sign_at = delivered
+            self._sign_at = max(delivered, 1)
             if has_queue:
                 self._set(min(self.rate, max(delivered, self.rate // 2)), now)
             return True
@@ -382,6 +384,8 @@ class RateEstimator:
             self.limit = Limit.QUEUE
             self._set(max(carried, self.rate // 2), now)
             return True
+        if is_more:
+            self._sign_at = 0  # It was no limit.
         if is_used and not has_queue:
             # No more than that: above what it carries the rate would never be in full use.
             is_near = self._sign_at or self.queue > QUEUE_GOAL
@@ -411,9 +415,10 @@ class RateEstimator:
             if is_futile and pushed < delivered + delivered // 16:
                 # What a path carried that was hardly used says nothing of its link.
                 most = self._link if self._was_ours else self._rate_before
-                self._look_for_ours(min(self._rate_before, most), now)
+                is_anew = not self._was_ours and not self._was_found
+                self._look_for_ours(min(self._rate_before, most), now, is_anew=is_anew)
                 return
-            self._cuts = 1
+            self._cuts, is_ours = 1, True  # It has helped.
         if self._cuts == 1:
             self._queue_before, self._rate_before = self.queue, self.allowed
             self._was_ours, self._was_found = is_ours, self.is_found
@@ -423,42 +428,42 @@ class RateEstimator:
         most = carried // (_CUT_MOST if is_ours else _CUT_MOST_DOUBTED)
         self._set(carried - min(less, most), now)
 
-    def _look_for_ours(self, rate: int, now: int) -> None:
+    def _look_for_ours(self, rate: int, now: int, *, is_anew: bool = False) -> None:
         """A little less hasn't helped: send half for a moment, and if that doesn't either, `rate`.
 
-        It does where the link carries less and less.
+        It does where the link carries less and less. `is_anew`: that rate is still to be found.
         """
         if self._jitter >= QUEUE_GOAL:
-            self._give_up(rate, now)  # It could not be told.
+            self._give_up(rate, now, is_anew=is_anew)  # It could not be told.
             return
-        self._doubted = rate, self._queues[-1]
+        self._doubted = rate, self._queues[-1], is_anew
         self._rate_looked = self.rate
         self._set(self.rate // 2, now)
 
     def _end_look(self, now: int) -> None:
-        rate, queue_before = self._doubted
+        rate, queue_before, is_anew = self._doubted
         duration = self._points[-1].sent_at - self._changed_at
         if rate and duration < _LOOK:
             return
         self._set(self._rate_looked, now)
         self._rate_looked = 0
-        self._doubted = 0, 0
+        self._doubted = 0, 0, False
         if not rate:
             return
         shorter = queue_before - self._queues[-1]
         if shorter * 2 > min(queue_before, duration // 2):
             self._started = self._cuts = 0
         else:
-            self._give_up(rate, now)
+            self._give_up(rate, now, is_anew=is_anew)
 
-    def _give_up(self, rate: int, now: int) -> None:
+    def _give_up(self, rate: int, now: int, *, is_anew: bool) -> None:
         """Less doesn't help: the way is as long as that now, or while it is used."""
         self._delays.forget()
         self._trips.forget()
         self._cuts = self._signs = self._started = 0
         if rate < self.ceiling:
             self._set(rate, now)
-            if not (self._was_found or self._was_ours):
+            if is_anew:
                 self.look_again()
         else:
             self.set_ceiling(self.ceiling)  # There had been no limit before.

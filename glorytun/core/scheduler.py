@@ -122,7 +122,8 @@ class Scheduler:
         path = self._first(now)
         earlier = self._earlier(path)
         if not earlier:
-            return Turn(at, head.size, 1) if self._in_order.is_lesson(head.flow, now) else Turn(at)
+            is_lesson = self._in_order.is_lesson(head.flow, now)
+            return Turn(at, head.second, 1) if is_lesson else Turn(at)
         if self._is_in_order(path, earlier, head, sent=sent, now=now):
             return Turn(at, _ahead(path, earlier, slack=0, now=now))
         path.spared = SPARED

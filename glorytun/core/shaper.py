@@ -8,8 +8,11 @@ so something has to be said to it."""
 
 # What this implementation chose.
 
-BURST = 2_500
-"""µs of a path's rate that may leave at once; and as much of marked copies, which don't wait."""
+BURST, BURST_GIVEN = 2_500, 4_000
+"""µs of a path's rate that may leave at once. More where the rate is given: a host with other work
+comes back late, and that time is lost. Where it is to be found more would look like a queue."""
+BURST_MAX = 5_000
+"""The same with marked copies, which don't wait."""
 FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""
 FULL = 83
@@ -30,6 +33,7 @@ class Shaper:
         "_rest",
         "_since",
         "_used",
+        "burst",
         "busy_until",
         "rate",
     )
@@ -37,6 +41,8 @@ class Shaper:
     def __init__(self) -> None:
         self.rate = RATE_UNLIMITED
         """bytes/s."""
+        self.burst = BURST
+        """µs."""
         self.busy_until = 0
         self._charged_at = 0
         """When something left the last time."""
@@ -59,15 +65,15 @@ class Shaper:
 
     def ready_at(self) -> int:
         """From when on the next datagram may leave."""
-        return self.busy_until - BURST
+        return self.busy_until - self.burst
 
     def credit(self, now: int) -> int:
-        """µs of sending that may leave now: BURST at the most."""
-        return now + BURST - max(self.busy_until, now)
+        """µs of sending that may leave now: `burst` at the most."""
+        return now + self.burst - max(self.busy_until, now)
 
     def credit_for_marked(self, now: int) -> int:
         """µs of marked copies that may leave now, whatever else the path has to carry."""
-        return now + BURST - max(self._copies_until, now)
+        return now + BURST_MAX - self.burst - max(self._copies_until, now)
 
     def used(self, now: int) -> int:
         """Share of its rate that it was used of late, %."""

@@ -39,6 +39,8 @@ class Limit(StrEnum):
     """What waits would arrive behind what overtakes it on a path that takes less time."""
     LOSS = "loss"
     """It loses too much to be used."""
+    DELAY = "delay"
+    """Its round trips take too long to be used."""
 
 
 class BadKind(StrEnum):

@@ -70,7 +70,7 @@ _EXTENSION_CAPABILITIES = 1
 _EXTENSION_SOFTWARE = 2
 _EXTENSION_CONFIRM = 3
 _EXTENSION_WISHES = 4
-_WISHES = struct.Struct("<BBBII")
+_WISHES, _WISHES_MIN = struct.Struct("<BBBII"), 7
 _MODES = tuple(PathMode)
 """By their numbers there."""
 
@@ -286,10 +286,11 @@ def _push_wishes(wishes: Wishes | None) -> bytes:
 
 
 def _pull_wishes(value: bytes) -> Wishes | None:
-    """Those of a newer version may be longer; a mode that we don't know is none."""
-    if len(value) < _WISHES.size:
+    """Those of another version may be longer, or shorter; a mode that we don't know is none."""
+    if len(value) < _WISHES_MIN:
         return None
-    mode, redundant, preference, cost, delay_limit = _WISHES.unpack_from(value)
+    values = value.ljust(_WISHES.size, b"\0")
+    mode, redundant, preference, cost, delay_limit = _WISHES.unpack_from(values)
     if mode >= len(_MODES):
         return None
     return Wishes(

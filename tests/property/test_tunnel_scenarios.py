@@ -289,38 +289,6 @@ def test_losslimit() -> None:
     assert simulation.client.conditions() == ["running", "running"]
 
 
-def test_delaylimit() -> None:
-    """A path whose round trips take too long is left by both sides, and taken back."""
-    simulation = started(Wire(), Wire())
-    for index in (0, 1):
-        simulation.set_path(index, delay_limit=100 * MILLISECOND)
-    simulation.wires[1].delay = 60 * MILLISECOND
-    simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
-    sides = simulation.client, simulation.server
-    for side in sides:
-        assert side.conditions() == ["running", "late"]
-    simulation.wires[1].delay = 45 * MILLISECOND
-    simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
-    for side in sides:
-        assert side.conditions() == ["running", "late"]
-    simulation.wires[1].delay = 30 * MILLISECOND
-    simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
-    for side in sides:
-        assert side.conditions() == ["running", "running"]
-
-
-@pytest.mark.parametrize("is_backup", [False, True])
-def test_a_late_path_is_better_than_none_but_a_backup_is_better(*, is_backup: bool) -> None:
-    """What is late is used while nothing else works, and only then."""
-    simulation = started(Wire(), Wire())
-    simulation.set_path(0, delay_limit=100 * MILLISECOND, rate_tx=10**6, fixed_rate=True)
-    simulation.set_path(1, state=PathState.BACKUP if is_backup else PathState.DOWN)
-    simulation.wires[0].delay = 60 * MILLISECOND
-    _, refused = simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
-    assert not refused
-    assert simulation.client.conditions() == ["late", "running" if is_backup else "down"]
-
-
 @pytest.mark.parametrize("loss", [0.17, 0.2])
 def test_loss_about_at_the_limit(loss: float) -> None:
     """A link that loses about as much as it may is not left and taken every few seconds."""

@@ -28,7 +28,7 @@ PLAYERS = {
     "0.3.4-to-ours": Players("0.3.4", "ours"),
 }
 
-LATE_MAX = 1.0
+LATE_MAX = 0.1
 """% of frames that the emulator may let leave too late: with more a run was disturbed."""
 
 Found = dict[tuple[str, str, bool], list[Run]]

@@ -129,11 +129,11 @@ class Scene:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            counters = [one for link in self.wan.counters() for one in link]
-            late, sent = sum(one.late for one in counters), sum(one.sent for one in counters)
-            self.late = 100 * late / max(sent, 1)
-        self._stack.close()
+        with self._stack:
+            if kind is None:
+                counters = [one for link in self.wan.counters() for one in link]
+                late, sent = sum(one.late for one in counters), sum(one.sent for one in counters)
+                self.late = 100 * late / max(sent, 1)
 
     def flow(self, seconds: float, *actions: Action) -> Seen:
         """One flow of TCP with pings beside it."""

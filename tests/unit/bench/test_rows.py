@@ -91,7 +91,7 @@ def test_a_bar_that_depends_on_the_round_is_their_median_too() -> None:
 
 
 def test_rounds_that_the_host_disturbed_are_counted() -> None:
-    rounds = [Run([measure(96, bar=95)], late=late) for late in (0.9, 1.1, 5)]
+    rounds = [Run([measure(96, bar=95)], late=late) for late in (0.09, 0.11, 5)]
     assert table({("cut", "ours", True): rounds}).endswith("reached  2 of 3 disturbed")
 
 
@@ -107,7 +107,7 @@ def test_what_the_host_disturbed_is_run_again(monkeypatch: pytest.MonkeyPatch) -
         return found.late
 
     monkeypatch.setattr(bench, "run", lambda *_: made.pop(0))
-    assert chosen(1.5, 0.5, 0.1) == 0.5
+    assert chosen(1.5, 0.05, 0.01) == 0.05
     assert chosen(4, 3, 5) == 3
     assert not made
 

@@ -109,6 +109,18 @@ def test_one_flow_alone_has_all_its_rows_at_once() -> None:
     assert found.total() <= QUANTUM + 1000
 
 
+@pytest.mark.parametrize("flows", [1, 2, 4])
+def test_the_second_packet_of_the_flow_whose_turn_it_is_can_be_asked_for(flows: int) -> None:
+    """As in a lesson: see `inorder.py`."""
+    backlog = Backlog()
+    for flow in range(flows):
+        put(backlog, *(packet(flow, number) for number in range(20)))
+    head = backlog.head(NOW)
+    found = backlog.next(NOW, head.second)
+    assert found is not None
+    assert bytes(next(found.rows()))[:32] == packet(0, 1)[:32]
+
+
 def test_what_is_too_much_is_taken_from_the_longest() -> None:
     """Its oldest: the rest comes in order, and the other flow loses nothing."""
     backlog = Backlog()

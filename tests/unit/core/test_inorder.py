@@ -3,12 +3,14 @@
 import pytest
 
 from glorytun.core.inorder import (
+    COURSES_MAX,
     FLOWS_MAX,
     HOLD,
     HOLD_MAX,
     LESSON,
     LOOK,
     PAUSE,
+    RELAPSE,
     SLACK,
     InOrder,
 )
@@ -153,6 +155,38 @@ def test_lessons_are_given_until_the_slow_path_is_full() -> None:
     assert not course.in_order.is_lesson(KEY, course.now)
     course.run(SECOND)
     assert course.in_order.is_lesson(KEY, course.now)
+
+
+def test_what_did_well_for_long_is_not_held_longer_next_time() -> None:
+    course = Course()
+    course.run(10 * SECOND)
+    for _ in range(3):
+        assert course.run(SECOND + LOOK, rate=RATE // 2) == [80_000]
+        assert course.run(HOLD - LOOK) == []
+        assert course.run(2 * SECOND) == [105_000]
+        course.run(RELAPSE)
+
+
+def test_slower_paths_are_judged_each_by_itself() -> None:
+    """One that is full has no part in how late packets may be on another."""
+    course = Course()
+    full = make_path(3, rate=RATE, rtt=40_000)
+    for _ in range(5 * SECOND // STEP):
+        course.run(STEP)
+        full.count_sent(size=RATE * STEP // SECOND, count=0, now=course.now)
+        others = {"waiting": 50_000, "needed": NEEDED, "sent": course.sent, "now": course.now}
+        assert course.in_order.slack(KEY, full, [course.fast], **others) == SLACK
+    assert course.slack == 105_000
+    assert course.in_order.is_lesson(KEY, course.now)
+
+
+def test_paths_that_come_and_go_are_forgotten() -> None:
+    course = Course()
+    for number in range(3 * COURSES_MAX):
+        course.slow = make_path(10 + number, rate=RATE, rtt=100_000)
+        course.run(STEP)
+    (flow,) = course.in_order._flows.values()
+    assert len(flow.courses) <= COURSES_MAX
 
 
 def test_what_is_known_of_flows_is_bounded() -> None:

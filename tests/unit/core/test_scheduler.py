@@ -11,7 +11,7 @@ from glorytun.core.leftout import left_out
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import SPARSE, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
-from glorytun.core.shaper import BURST, Shaper
+from glorytun.core.shaper import BURST_GIVEN, BURST_MAX, Shaper
 from glorytun.core.stat import OneWay
 from glorytun.core.status import Condition, Limit
 from tests.unit.core.peer import NOW, SERVER
@@ -166,7 +166,7 @@ def test_it_says_when_to_go_on() -> None:
     path = make_path(1, rate=1_000_000)
     chooser = scheduler(path)
     path.shaper.charge(20_000, NOW)
-    assert ready_at(chooser, NOW) == NOW + 20_000 - BURST
+    assert ready_at(chooser, NOW) == NOW + 20_000 - BURST_GIVEN
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ class TestCopies:
             paths = [own, waiting]
 
     def test_a_full_path_takes_copies_of_what_is_marked_alone(self) -> None:
-        """And no more of them than 2.5 ms of its rate, then as many as that carries."""
+        """And no more of them than 1 ms of its rate, then as many as that carries."""
         own, other = make_path(1), redundant(make_path(2, rate=1_000_000))
         chooser = scheduler(own, other)
         other.count_sent(size=10 * SIZE, count=10, now=NOW)
@@ -397,17 +397,18 @@ class TestCopies:
                 copies[at] += 1
                 other.count_sent(size=SIZE, count=1, now=NOW + at, is_marked_copy=True)
         frame = SIZE + other.overhead
-        assert copies[0] == 1 + 2500 // frame
+        assert copies[0] == 1 + (BURST_MAX - BURST_GIVEN) // frame
         assert max(copies.values()) == copies[0]
         assert sum(copies.values()) == pytest.approx(100_000 / frame, abs=3)
 
     @pytest.mark.parametrize("is_marked", [True, False])
     def test_no_more_leave_together_than_the_copies_path_takes(self, is_marked: bool) -> None:
-        """2.5 ms of its rate."""
+        """1 ms of its rate, if they are marked, else 4."""
         own, other = make_path(1), redundant(make_path(2, rate=4_000_000))
         chooser = scheduler(own, other)
         kind = {"size": SIZE, "is_marked": is_marked, "now": NOW}
-        most = 10_000 // (SIZE + other.overhead)
+        duration = BURST_MAX - BURST_GIVEN if is_marked else BURST_GIVEN
+        most = duration * 4 // (SIZE + other.overhead)
         assert chooser.burst_of_copies(other, count=40, **kind) == most  # type: ignore[arg-type]  # a dict of several types
         other.count_sent(size=SIZE, count=1, now=NOW, is_marked_copy=is_marked)
         assert chooser.burst_of_copies(other, count=40, **kind) == most - 1  # type: ignore[arg-type]  # likewise

@@ -161,7 +161,8 @@ def test_unknown_extensions_are_skipped(
         ),
         # Longer than we know, too short, a mode that we don't know.
         (b"\x04\x0c\x00\xff" + bytes(9) + b"\x09", Extensions(wishes=Wishes())),
-        (b"\x04\x0a\x00\xff" + bytes(8), Extensions()),
+        (b"\x04\x07\x00\xff" + bytes(5), Extensions(wishes=Wishes())),
+        (b"\x04\x06\x00\xff" + bytes(4), Extensions()),
         (b"\x04\x0b\x02\xff" + bytes(9), Extensions()),
         (b"\x02\x03a\x1bb", Extensions(software="a?b")),
         (b"\x02\x02a\xff", Extensions(software="a�")),
