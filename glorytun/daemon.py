@@ -45,6 +45,7 @@ from glorytun.report import (
     log_send_failure,
 )
 from glorytun.requests import Requests
+from glorytun.restraint import Restraint
 from glorytun.statusline import StatusLine
 
 CHECK_INTERVAL = 5 * SECOND
@@ -167,6 +168,7 @@ class Daemon:
         self._refusal = ""
         """What is wrong with the file, when it was to be read again."""
         self._send_failures: dict[PathId, int] = {}
+        self._restraint = Restraint()
         self._checked_at = self._started_at = self._clock.now()
         self._said = ""
         """The last status."""
@@ -393,19 +395,29 @@ class Daemon:
     def _handle_events(self) -> None:
         events = self._tunnel.next_events()
         for event in events:
-            log_event(log, event)
+            self._say(event)
             self._act_on(event)
         if events:
             if self._follower:
                 self._follower.reschedule(self._clock.now())
             self._say_status()
 
+    def _say(self, event: Event) -> None:
+        note: str | None = ""
+        if isinstance(event, PathChanged):
+            note = self._restraint.note(event, self._clock.now())
+        if note is not None:
+            log_event(log, event, note)
+
     def _act_on(self, event: Event) -> None:
         match event:
             case TunnelMtuChanged(mtu=mtu):
                 self._set_mtu(mtu)
-            case PathChanged(path=path, new=Condition.RUNNING) | PathRemoved(path=path):
+            case PathChanged(path=path, new=Condition.RUNNING):
                 self._send_failures.pop(path, None)
+            case PathRemoved(path=path):
+                self._send_failures.pop(path, None)
+                self._restraint.forget(path)
 
     def _set_mtu(self, mtu: int) -> None:
         self._tun.mtu = mtu

@@ -32,10 +32,10 @@ Extra = dict[str, dict[str, object]]
 """What the methods of a logger take as `extra`."""
 
 
-def log_event(log: logging.Logger, event: Event) -> None:
-    """Say that something happened."""
+def log_event(log: logging.Logger, event: Event, note: str = "") -> None:
+    """Say that something happened, and what else there is to say of it."""
     level, text = sentence(event)
-    log.log(level, "%s", text, extra=_event_fields(event))
+    log.log(level, "%s", f"{text}; {note}" if note else text, extra=_event_fields(event))
 
 
 def log_send_failure(log: logging.Logger, path: PathId, failure: int) -> None:

@@ -1,0 +1,63 @@
+"""How often the log says that a path has changed."""
+
+from glorytun.core.address import Endpoint, PathId, pack_address
+from glorytun.core.events import PathChanged
+from glorytun.core.settings import SECOND
+from glorytun.core.status import Condition
+from glorytun.restraint import MOST, STRETCH, STRETCH_MAX, Restraint
+
+LOCAL = pack_address("192.0.2.1")
+PATHS = [PathId(LOCAL, Endpoint(pack_address("192.0.2.2"), port)) for port in (5000, 5001)]
+
+
+def change(path: PathId) -> PathChanged:
+    return PathChanged(path=path, old=Condition.RUNNING, new=Condition.DEGRADED, reason="no answer")
+
+
+def test_a_path_that_changes_now_and_then_is_always_said() -> None:
+    restraint = Restraint()
+    for number in range(200):
+        assert restraint.note(change(PATHS[0]), number * 6 * SECOND) == ""
+
+
+def test_one_that_flaps_is_said_ever_less() -> None:
+    """Two changes a second for a day: as many as an hour has, but for the beginning."""
+    restraint = Restraint()
+    said = [
+        (now, note)
+        for now in range(0, 24 * 3600 * SECOND, SECOND // 2)
+        if (note := restraint.note(change(PATHS[0]), now)) is not None
+    ]
+    assert [note for _, note in said[: MOST - 1]] == [""] * (MOST - 1)
+    assert said[MOST - 1][1] == ("it changes again and again, which is not said for 54 s from now")
+    assert said[MOST] == (STRETCH, "it changed 108 times since that was said last")
+    assert len(said) < (24 + 7) * MOST
+    assert said[-1][0] - said[-1 - MOST][0] >= STRETCH_MAX - SECOND
+
+
+def test_it_is_said_again_once_it_flaps_no_more() -> None:
+    restraint = Restraint()
+    now = 0
+    for _ in range(3 * MOST):
+        restraint.note(change(PATHS[0]), now)
+    now += STRETCH
+    assert (
+        restraint.note(change(PATHS[0]), now)
+        == f"it changed {2 * MOST} times since that was said last"
+    )
+    now += 2 * STRETCH
+    assert restraint.note(change(PATHS[0]), now) == ""
+    now += STRETCH
+    for _ in range(MOST - 1):
+        assert restraint.note(change(PATHS[0]), now) == ""
+    assert "for 60 s" in (restraint.note(change(PATHS[0]), now) or "")
+
+
+def test_each_path_counts_by_itself_and_is_forgotten() -> None:
+    restraint = Restraint()
+    for _ in range(2 * MOST):
+        restraint.note(change(PATHS[0]), 0)
+    assert restraint.note(change(PATHS[0]), 1) is None
+    assert restraint.note(change(PATHS[1]), 1) == ""
+    restraint.forget(PATHS[0])
+    assert restraint.note(change(PATHS[0]), 1) == ""
