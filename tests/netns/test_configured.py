@@ -55,7 +55,7 @@ def test_sections_set_their_paths(lab: Lab, tunnels: Tunnels) -> None:
         tunnels,
         home(lab),
         "Local=link1\nRate=fixed\nRateTx=20mbit\nRateRx=10mbit\nBeat=200ms\nLossLimit=40%\n"
-        "Mode=redundant\nCost=3",
+        "DelayLimit=300ms\nMode=redundant\nCost=3",
         "Local=link2\nState=backup\nPreference=2",
         tunnel="KeepAlive=10s\nKeyRotation=5min\nTimeTolerance=1min\nTrafficClass=EF\n"
         "Redundant=AF41\nReorder=30ms\n",
@@ -68,6 +68,7 @@ def test_sections_set_their_paths(lab: Lab, tunnels: Tunnels) -> None:
         "rate_rx": 1_250_000,
         "beat": 0.2,
         "loss_limit": 0.4,
+        "delay_limit": 0.3,
         "mode": "redundant",
         "preference": 0,
         "cost": 3,
