@@ -16,7 +16,7 @@ from glorytun.core.wire import OVERHEAD
 
 # What this implementation chose.
 
-MARGIN = 2_000
+MARGIN = 1_500
 """µs longer than the slowest path takes at its best: what comes there varies a little, and is held
 back as well, until then: else it would be that much before the others."""
 USED_AFTER = SECOND // 2
