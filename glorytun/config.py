@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from glorytun.core.address import format_address, pack_address
 from glorytun.core.settings import NO_CLASS, REORDER_AUTO, SECOND, CipherChoice, PathSettings
+from glorytun.core.stat import percentage
 from glorytun.keyfile import mask_keys
 
 DEFAULT_PORT = 5000
@@ -245,9 +246,7 @@ def parse_share(text: str) -> int:
 
 def write_share(share: int) -> str:
     """The percentage that `parse_share` takes for this share of 255."""
-    percent = round(share * 100 / 255)
-    exact = parse_share(str(percent)) == share
-    return f"{percent}%" if exact else f"{share * 100 / 255:.1f}%"
+    return f"{percentage(share):g}%"
 
 
 def parse_size(text: str) -> int:

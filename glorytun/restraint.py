@@ -41,7 +41,7 @@ class Restraint:
         if stretch.changes == MOST:
             left = stretch.start + stretch.length - now
             return f"it changes again and again, which is not said for {left // SECOND} s from now"
-        return f"it changed {unsaid} times since that was said last" if unsaid else ""
+        return f"after {unsaid} more changes that were not said" if unsaid else ""
 
     def forget(self, path: PathId) -> None:
         """The path is gone."""

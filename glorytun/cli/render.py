@@ -138,6 +138,7 @@ _USED = {"running", "lossy", "late"}
 
 def _path(path: dict[str, Any]) -> str:
     settings = path["settings"]
+    limit = settings["delay_limit"]
     return _block(
         f"path {path['local']} to {endpoint(path['remote'])}",
         [
@@ -153,17 +154,13 @@ def _path(path: dict[str, Any]) -> str:
                 "settings",
                 f"beat {format_time(settings['beat'])}, "
                 f"losslimit {format_share(round(settings['loss_limit'], 2))}"
-                + _delay_limit(settings["delay_limit"])
+                + (f", delaylimit {format_time(limit)}" if limit else "")
                 + (", redundant" if settings["mode"] == "redundant" else "")
                 + (f", cost {settings['cost']}" if settings["cost"] else "")
                 + (f", preference {settings['preference']}" if settings["preference"] else ""),
             ),
         ],
     )
-
-
-def _delay_limit(limit: float) -> str:
-    return f", delaylimit {format_time(limit)}" if limit else ""
 
 
 def _limit(path: dict[str, Any]) -> list[tuple[str, str]]:

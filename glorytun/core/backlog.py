@@ -174,13 +174,13 @@ class Backlog:
     def _until_end(self, flow: _Flow) -> int:
         return min(flow.size * len(self._flows), self.size)
 
-    def next(self, now: int, ahead: int = 0) -> Batch | None:
+    def next(self, now: int, ahead: int = 0, most: int | None = None) -> Batch | None:
         """Packets of the flow whose turn it is; tell `took` how many of them are gone.
 
-        Those before which `ahead` bytes would leave, else the last ones.
+        Those before which `ahead` bytes would leave, else the last ones; `most` of them.
         """
         flow = self._turn(now)
-        return None if flow is None else self._share(flow, ahead)
+        return None if flow is None else self._share(flow, ahead, most)
 
     def took(self, count: int) -> None:
         """So many of those that `next` returned have left, or can't."""
@@ -207,11 +207,13 @@ class Backlog:
                 del self._flows[flow.key]
         return None
 
-    def _share(self, flow: _Flow, ahead: int) -> Batch:
+    def _share(self, flow: _Flow, ahead: int, most: int | None) -> Batch:
         """What it may send now; all that is in one place while no other flow waits."""
         index, first = self._place = self._find(flow, ahead) if ahead else (0, 0)
         rows = flow.rows[index][2]
         count = rows.count - first
+        if most is not None:
+            count = min(count, most)
         if len(self._flows) > 1:
             count = min(count, -(-flow.credit // rows.size))
         return rows.run(first, count)

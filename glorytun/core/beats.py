@@ -35,8 +35,8 @@ class Beats:
         """The paths to ask now. Idle ones take turns together, so that a server hears all alike."""
         idle = self._is_idle(now)
         due = [path for path in self._paths if self._is_due(path, idle=idle, now=now)]
-        if idle and any(path.is_heard for path in due):
-            due += [path for path in self._paths if path.is_heard and path not in due]
+        if idle and any(path.is_alive for path in due):
+            due += [path for path in self._paths if path.is_alive and path not in due]
         return due
 
     def _is_due(self, path: Path, *, idle: bool, now: int) -> bool:

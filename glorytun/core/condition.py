@@ -6,18 +6,18 @@ transitions of `LEGAL`.
 
 from dataclasses import dataclass
 
-from glorytun.core.settings import SECOND, PathState
-from glorytun.core.stat import LOSS_FULL
+from glorytun.core.settings import PathState
+from glorytun.core.stat import LOSS_FULL, percentage
 from glorytun.core.status import Condition
 
 # What this implementation chose.
 
-LOSS_BACK = 4, 5
-"""A path that lost too much is used again at this share of its limit."""
-DELAY_BACK = 4, 5
-"""And one whose round trips took too long, at this share of that limit."""
+LIMIT_BACK = 4, 5
+"""A path that lost too much, or whose round trips took too long, is used again at this share of
+its limit."""
 
 OVER_LIMIT = {Condition.LOSSY, Condition.LATE}
+"""The peer answers there, but not well enough."""
 _STARTS_ANEW = {Condition.PROBING, Condition.DEGRADED} | OVER_LIMIT
 WORKS = {Condition.WAITING, Condition.RUNNING}
 
@@ -100,18 +100,18 @@ def condition_of(facts: Facts) -> tuple[Condition, str]:
 
 def _too_lossy(facts: Facts) -> str:
     """Why a path is not to be used for its loss; empty if it may be."""
-    limit = facts.loss_limit
-    if facts.loss > limit:
-        return f"loses {_percent(facts.loss)}, more than the limit of {_percent(limit)}"
-    if facts.was_lossy and facts.loss > limit * LOSS_BACK[0] // LOSS_BACK[1]:
-        return f"lost more than the limit of {_percent(limit)}, still loses {_percent(facts.loss)}"
+    lost, limit = _percent(facts.loss), f"{percentage(facts.loss_limit):g} %"
+    if facts.loss > facts.loss_limit:
+        return f"loses {lost}, more than the limit of {limit}"
+    if facts.was_lossy and facts.loss > back_at(facts.loss_limit):
+        return f"lost more than the limit of {limit}, still loses {lost}"
     return ""
 
 
 def _too_late(facts: Facts) -> str:
     """Why a path is not to be used for its round trips; empty if it may be."""
-    limit, back = facts.delay_limit, facts.delay_limit * DELAY_BACK[0] // DELAY_BACK[1]
-    if not limit or facts.rtt <= (back if facts.was_late else limit):
+    limit = facts.delay_limit
+    if not limit or facts.rtt <= (back_at(limit) if facts.was_late else limit):
         return ""
     if not facts.was_late and not facts.is_late:
         return ""
@@ -119,12 +119,15 @@ def _too_late(facts: Facts) -> str:
     return f"round trips take {_ms(facts.rtt)}, {what} {_ms(limit)}"
 
 
+def back_at(limit: int) -> int:
+    """What a path that was above a limit has to be at, or below, to be used again."""
+    part, of = LIMIT_BACK
+    return limit * part // of
+
+
 def _percent(share: int) -> str:
-    """Of a share that is a whole percentage, but for its rounding, that one."""
-    percent = share * 100 / LOSS_FULL
-    is_whole = (2 * LOSS_FULL * round(percent) + 100) // 200 == share
-    return f"{round(percent) if is_whole else round(percent, 1):g} %"
+    return f"{round(share * 100 / LOSS_FULL, 1):g} %"
 
 
 def _ms(time: int) -> str:
-    return f"{time / 1000:.3g} ms" if time < SECOND // 10 else f"{time // 1000} ms"
+    return f"{round(time / 1000, 1):g} ms"

@@ -4,10 +4,10 @@ from glorytun.core.address import Endpoint, PathId, headers_of
 from glorytun.core.comeback import AGAIN_MAX, Comeback
 from glorytun.core.condition import (
     LEGAL,
-    LOSS_BACK,
     OVER_LIMIT,
     WORKS,
     Facts,
+    back_at,
     condition_of,
 )
 from glorytun.core.mtu import MtuSearch
@@ -229,7 +229,7 @@ class Path:
             return
         self.loss.add(sent=sent, received=received, now=now)
         if self.lossy_limit is not None and self.comeback.is_due(now) and self.loss.looked >= LOOK:
-            self.loss.believe_look(self.settings.loss_limit * LOSS_BACK[0] // LOSS_BACK[1])
+            self.loss.believe_look(back_at(self.settings.loss_limit))
             self._look_at_loss(now)
 
     def _look_at_loss(self, now: int) -> None:
@@ -345,8 +345,8 @@ class Path:
         return self.condition in WORKS
 
     @property
-    def is_heard(self) -> bool:
-        """Whether it would do, if it weren't for a limit."""
+    def is_alive(self) -> bool:
+        """Whether the peer answers on it as it should, be it above a limit."""
         return self.works or self.condition in OVER_LIMIT
 
     @property
@@ -397,7 +397,7 @@ class Path:
             return min(max(PROBE_INTERVAL_MIN, trip), SLOW_BEATS * beat)
         if self.search is not None and self.search.is_fruitless:
             return SLOW_BEATS * beat
-        if idle and self.is_heard and not self.unanswered:
+        if idle and self.is_alive and not self.unanswered:
             return max(keepalive, beat)
         return beat
 

@@ -234,7 +234,7 @@ class Paths:
     def _update_mtu(self) -> None:
         """For the paths that work, or else for those that are used while none does."""
         used = [path.mtu for path in self if path.works]
-        mtu = min(used or [path.mtu for path in self if path.is_heard and path.mtu] or [self.mtu])
+        mtu = min(used or [path.mtu for path in self if path.is_alive and path.mtu] or [self.mtu])
         if mtu != self.mtu:
             self.mtu = mtu
             self._outbox.events.append(TunnelMtuChanged(mtu=mtu))

@@ -414,9 +414,11 @@ class RateEstimator:
             is_futile = self.queue > self._queue_before * 3 // 4
             if is_futile and pushed < delivered + delivered // 16:
                 # What a path carried that was hardly used says nothing of its link.
-                most = self._link if self._was_ours else self._rate_before
+                rate = self._rate_before
+                if self._was_ours:
+                    rate = min(rate, self._link)
                 is_anew = not self._was_ours and not self._was_found
-                self._look_for_ours(min(self._rate_before, most), now, is_anew=is_anew)
+                self._look_for_ours(rate, now, is_anew=is_anew)
                 return
             self._cuts, is_ours = 1, True  # It has helped.
         if self._cuts == 1:

@@ -12,6 +12,13 @@ _UNIT = 1024
 """Parts of a datagram: whole ones would be rounded away while old ones are forgotten."""
 
 
+def percentage(share: int) -> float:
+    """What a share of 255 was given as: a whole percentage, if one is rounded to it."""
+    percent = share * 100 / LOSS_FULL
+    is_whole = (2 * LOSS_FULL * round(percent) + 100) // 200 == share
+    return round(percent) if is_whole else round(percent, 1)
+
+
 class Smoothed:
     """A running mean and variation, as PROTOCOL 3 has them for the round-trip time; integers."""
 

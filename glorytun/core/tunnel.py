@@ -396,7 +396,7 @@ class Tunnel:
         self._wake_tries += 1
         self._wake_at = now + WAKE_INTERVAL if self._wake_tries < WAKE_TRIES else None
         for path in self._paths:
-            if path.is_heard:
+            if path.is_alive:
                 self._conversation.send_mark(path, now)
 
     # Time.

@@ -35,7 +35,7 @@ _DATAGRAMS_MAX = PACKET_MAX - 20 - 8
 """Bytes of datagrams in one call with UDP_SEGMENT: they make one packet of IPv4 at first."""
 
 _VNET = struct.Struct("=BBHHHH")
-_TCP4, _TCP6, _UDP, _ECN = 1, 4, 5, 0x80
+_GSO_TCP4, _GSO_TCP6, _GSO_UDP, _GSO_ECN = 1, 4, 5, 0x80
 _FLAGS, _TCP_CHECKSUM, _UDP_CHECKSUM = 13, 16, 6
 """Where these are in the headers of TCP and UDP."""
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
@@ -95,10 +95,14 @@ class SuperPacket(NamedTuple):
     @classmethod
     def parse(cls, buffer: bytearray, size: int, vnet: Vnet) -> "SuperPacket | None":
         """One of `size` bytes behind its vnet header; None for a kind that we don't know."""
-        kind = vnet.kind & ~_ECN
-        if kind not in (_TCP4, _TCP6, _UDP) or not vnet.segment or not vnet.flags & NEEDS_CHECKSUM:
+        kind = vnet.kind & ~_GSO_ECN
+        if (
+            kind not in (_GSO_TCP4, _GSO_TCP6, _GSO_UDP)
+            or not vnet.segment
+            or not vnet.flags & NEEDS_CHECKSUM
+        ):
             return None
-        is_udp = kind == _UDP
+        is_udp = kind == _GSO_UDP
         words = buffer[VNET_SIZE + vnet.start + 12] >> 4
         header = vnet.start + (UDP_HEADER if is_udp else 4 * words)
         if not V4_HEADER <= vnet.start < header < size:
@@ -528,11 +532,11 @@ def _header(rows: Batch, kind: _Kind, payload: int) -> bytearray:
     size, length = kind.header + payload, kind.header + payload - at
     ecn = 0
     if kind.is_udp:
-        type_ = _UDP
+        type_ = _GSO_UDP
         headers[at + 4 : at + 6] = length.to_bytes(2, "big")
     else:
-        type_ = _TCP6 if kind.is_v6 else _TCP4
-        ecn = _ECN if headers[at + _FLAGS] & _CWR else 0
+        type_ = _GSO_TCP6 if kind.is_v6 else _GSO_TCP4
+        ecn = _GSO_ECN if headers[at + _FLAGS] & _CWR else 0
         last = start + (rows.count - 1) * rows.stride
         headers[at + _FLAGS] |= buffer[last + at + _FLAGS] & (_FIN | _PSH)
     if kind.is_v6:

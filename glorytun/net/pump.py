@@ -166,10 +166,10 @@ class Pump:
         """Send what waits, as far as paths have credit."""
         backlog = self._backlog
         while turn := self._may_send(now, backlog.head(now)):
-            packets = backlog.next(now, turn.ahead)
+            packets = backlog.next(now, turn.ahead, turn.most)
             if packets is None:
                 return
-            backlog.took(self._forward(packets.run(0, min(turn.most, packets.count)), now))
+            backlog.took(self._forward(packets, now))
 
     def _forward(self, packets: Batch, now: int) -> int:
         """Send the first packets; how many of them need not be tried again."""

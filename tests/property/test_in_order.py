@@ -50,10 +50,10 @@ class Source:
             turn = tunnel.next_turn(now, backlog.head(now))
             if turn is None or turn.at > now:
                 return
-            packets = backlog.next(now, turn.ahead)
+            packets = backlog.next(now, turn.ahead, turn.most)
             if packets is None:
                 return
-            outgoing = tunnel.send(packets.run(0, min(turn.most, packets.count)), now)
+            outgoing = tunnel.send(packets, now)
             assert outgoing is not None
             backlog.took(outgoing.datagrams.count)
             simulation.transmit(simulation.client, outgoing)
@@ -114,7 +114,7 @@ def test_a_short_queue_takes_the_slow_link_only_after_a_while() -> None:
     source = Source(simulation, waiting=30_000)
     assert shares(simulation, source, SECOND // 4)[1] < 0.05
     assert disorder(simulation, source) < 6 * MILLISECOND
-    source.run(2 * SECOND)
+    source.run(3 * SECOND // 2)
     assert min(shares(simulation, source, 2 * SECOND)) > 0.9
 
 

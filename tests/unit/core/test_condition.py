@@ -46,7 +46,7 @@ WELL = Facts(
         (
             {"loss": 128, "loss_limit": 127},
             Condition.LOSSY,
-            "loses 50 %, more than the limit of 49.8 %",
+            "loses 50.2 %, more than the limit of 49.8 %",
         ),
         ({"loss": 127, "loss_limit": 127}, Condition.RUNNING, ""),
         ({"loss": 255}, Condition.RUNNING, ""),
@@ -54,7 +54,7 @@ WELL = Facts(
         (
             {"loss": 41, "loss_limit": 51, "was_lossy": True},
             Condition.LOSSY,
-            "lost more than the limit of 20 %, still loses 16 %",
+            "lost more than the limit of 20 %, still loses 16.1 %",
         ),
         ({"loss": 40, "loss_limit": 51, "was_lossy": True}, Condition.RUNNING, ""),
         ({"loss": 0, "loss_limit": 0, "was_lossy": True}, Condition.RUNNING, ""),
