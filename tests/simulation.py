@@ -285,8 +285,7 @@ class Simulation:
         if not self.can_send_within(side, wait):
             return False
         batch = Batch.of(packet, headroom=TIME_SIZE, tailroom=TAG_SIZE)
-        outgoing = side.tunnel.send(batch, self.now + side.clock_offset)
-        if outgoing:
+        for outgoing in side.tunnel.send(batch, self.now + side.clock_offset):
             self.transmit(side, outgoing)
         return True
 

@@ -13,7 +13,7 @@ from glorytun.core.condition import (
 from glorytun.core.mtu import MtuSearch
 from glorytun.core.rate import RateEstimator
 from glorytun.core.settings import SECOND, PathSettings, PathState
-from glorytun.core.shaper import BURST, BURST_GIVEN, LINK_OVERHEAD, RATE_UNLIMITED, Shaper
+from glorytun.core.shaper import LINK_OVERHEAD, RATE_UNLIMITED, Shaper
 from glorytun.core.stat import LOSS_FULL, LossEstimator, OneWay, Smoothed
 from glorytun.core.status import Condition, DirectionStatus, Limit, PathStatus
 from glorytun.core.wire import OVERHEAD
@@ -408,8 +408,8 @@ class Path:
         ceiling = self.settings.rate_tx or RATE_UNLIMITED
         if self.estimator.ceiling != ceiling:
             self.estimator.set_ceiling(ceiling)
-        self.shaper.set_rate(ceiling if self.settings.fixed_rate else self.estimator.allowed)
-        self.shaper.burst = BURST_GIVEN if self.settings.fixed_rate else BURST
+        is_given = self.settings.fixed_rate
+        self.shaper.set_rate(ceiling if is_given else self.estimator.allowed, is_given=is_given)
 
     @property
     def is_rate_known(self) -> bool:

@@ -200,24 +200,29 @@ class Scheduler:
         ]
         return others[min(at)[-1]] if at else None
 
-    def burst(self, path: Path, *, size: int, count: int, now: int) -> int:
-        """How many of `count` datagrams of up to `size` bytes leave together on the path picked.
+    def spread(self, path: Path, *, size: int, count: int, now: int) -> list[tuple[Path, int]]:
+        """Where the first of `count` datagrams of up to `size` bytes leave together, in turn.
 
-        As many as it may send at once, at least one, and as arrive there first.
+        On the path picked, and on others as long as they come in order with no more before them:
+        each where it arrives first. As many as may leave at once, at least one.
         """
         if path.shaper.rate >= RATE_UNLIMITED:
-            return count
-        cost = max(1, path.duration(size))
-        most = path.shaper.credit(now) // cost
-        if len(self._usable) > 1:
-            arrival = path.arrival(size=size, now=now)
-            others = [
-                other.arrival(size=size, now=now)
-                for other in self._usable
-                if other is not path and size <= other.size_max and other.shaper.ready_at() <= now
-            ]
-            most = min(most, 1 + (min(others, default=arrival + SECOND) - arrival) // cost)
-        return max(1, min(count, most))
+            return [(path, count)]
+        lanes = [_Lane(other, size, now) for other in self._usable if size <= other.size_max]
+        lane = next(one for one in lanes if one.path is path)
+        is_alone = len(lanes) == 1 or lane.is_late(lanes)
+        shares: list[tuple[Path, int]] = []
+        while True:
+            free = [other for other in lanes if other.credit >= 0]
+            most = lane.take(count, free)
+            shares.append((lane.path, most))
+            count -= most
+            free = [other for other in lanes if other.credit >= 0]
+            if is_alone or not count or not free:
+                return shares
+            lane = min(free, key=_Lane.order)
+            if lane.is_late(lanes):
+                return shares
 
     def burst_of_copies(
         self, path: Path, *, size: int, count: int, is_marked: bool, now: int
@@ -225,6 +230,45 @@ class Scheduler:
         """The same for the path that `pick_copy` found: as many of them as are sent there too."""
         credit = _credit_for_copies(path, is_marked=is_marked, now=now)
         return max(1, min(count, credit // max(1, path.duration(size))))
+
+
+class _Lane:
+    """A path while packets are dealt out, as it is with those that it got."""
+
+    __slots__ = ("arrival", "credit", "duration", "path")
+
+    def __init__(self, path: Path, size: int, now: int) -> None:
+        self.path = path
+        self.duration = max(1, path.duration(size))
+        """µs of a packet, if it is of `size` bytes."""
+        self.arrival = path.arrival(size=size, now=now)
+        """When the next one would be at the peer."""
+        self.credit = path.shaper.credit(now)
+        """µs of packets that may leave; less than 0: none."""
+
+    def order(self) -> tuple[int, int]:
+        """Sorts what is first by `Scheduler.pick`, of those that are free."""
+        return self.path.settings.cost, self.arrival
+
+    def is_late(self, lanes: Iterable["_Lane"]) -> bool:
+        """Whether what it takes next should come behind what others can't take yet: `_ahead`."""
+        start, ahead = self.arrival - self.duration, 0
+        for other in lanes:
+            earlier = start - other.arrival + other.duration
+            if earlier > 0:
+                ahead += earlier * SECOND // other.duration
+        return ahead >= SECOND
+
+    def take(self, count: int, free: Iterable["_Lane"]) -> int:
+        """Take packets: as many as it may, and as arrive there before one would by another."""
+        last = self.credit // self.duration
+        others = [other.arrival for other in free if other is not self]
+        if others:
+            last = min(last, (min(others) - self.arrival) // self.duration)
+        most = max(1, min(count, 1 + last))
+        self.arrival += most * self.duration
+        self.credit -= most * self.duration
+        return most
 
 
 def _credit_for_copies(path: Path, *, is_marked: bool, now: int) -> int:

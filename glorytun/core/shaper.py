@@ -12,7 +12,9 @@ BURST, BURST_GIVEN = 2_500, 4_000
 """µs of a path's rate that may leave at once. More where the rate is given: a host with other work
 comes back late, and that time is lost. Where it is to be found more would look like a queue."""
 BURST_MAX = 5_000
-"""The same with marked copies, which don't wait."""
+"""The same with one packet more, which may leave then, or with marked copies, which don't wait."""
+FRAME_MAX = 1538
+"""Bytes of a packet on Ethernet, as long as most are there."""
 FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""
 FULL = 83
@@ -33,6 +35,7 @@ class Shaper:
         "_rest",
         "_since",
         "_used",
+        "_with_copies",
         "burst",
         "busy_until",
         "rate",
@@ -42,7 +45,9 @@ class Shaper:
         self.rate = RATE_UNLIMITED
         """bytes/s."""
         self.burst = BURST
-        """µs."""
+        """µs that a path may be busy for when another packet leaves."""
+        self._with_copies = BURST_MAX - BURST
+        """µs of marked copies that may leave besides."""
         self.busy_until = 0
         self._charged_at = 0
         """When something left the last time."""
@@ -56,24 +61,27 @@ class Shaper:
         self._used = 0
         """Share of the stretch before that it was busy, %."""
 
-    def set_rate(self, rate: int) -> None:
+    def set_rate(self, rate: int, *, is_given: bool = False) -> None:
         """Change the rate; debts of a much slower one are forgiven."""
         if rate > 2 * self.rate:
             # No earlier: that it was busy until then is true, and is counted.
             self.busy_until = min(self.busy_until, self._charged_at)
         self.rate = rate
+        most = BURST_GIVEN if is_given else BURST
+        self._with_copies = BURST_MAX - most
+        self.burst = min(most, max(BURST, BURST_MAX - FRAME_MAX * SECOND // rate))
 
     def ready_at(self) -> int:
         """From when on the next datagram may leave."""
         return self.busy_until - self.burst
 
     def credit(self, now: int) -> int:
-        """µs of sending that may leave now: `burst` at the most."""
+        """µs of sending that may leave now before another packet: `burst` at the most."""
         return now + self.burst - max(self.busy_until, now)
 
     def credit_for_marked(self, now: int) -> int:
         """µs of marked copies that may leave now, whatever else the path has to carry."""
-        return now + BURST_MAX - self.burst - max(self._copies_until, now)
+        return now + self._with_copies - max(self._copies_until, now)
 
     def used(self, now: int) -> int:
         """Share of its rate that it was used of late, %."""

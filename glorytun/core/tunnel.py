@@ -164,11 +164,11 @@ class Tunnel:
 
     # Data.
 
-    def send(self, packets: Batch, now: int) -> Outgoing | None:
+    def send(self, packets: Batch, now: int) -> list[Outgoing]:
         """Seal the first packets in place, as many as may leave together, and say where they go.
 
         Each row has `TIME_SIZE` bytes before and `TAG_SIZE` bytes after it that are ours to fill.
-        The rest of them is for another call, when `next_turn` has come again. None: all packets
+        The rest of them is for another call, when `next_turn` has come again. Nothing: all packets
         were dropped, since they fit no path, or it had not come.
         """
         session = self._exchange.sending
@@ -176,27 +176,29 @@ class Tunnel:
         if self._redundant != NO_CLASS:
             packets, is_marked = first_alike(packets, self._redundant)
         size = packets.size + OVERHEAD
-        path = self._paths.scheduler.pick(size=size, now=now)
+        scheduler = self._paths.scheduler
+        path = scheduler.pick(size=size, now=now)
         if session is None or path is None:
             self._unsent_total += packets.count
-            return None
+            return []
         copy_path = None
-        if is_marked or self._paths.scheduler.copies_all:
+        if is_marked or scheduler.copies_all:
             copy_path = self._pick_copy(path, size=size, is_marked=is_marked, now=now)
+        shares = [(path, 1)]
         if packets.count > 1:
             count = min(packets.count, SEND_MAX)
-            count = self._paths.scheduler.burst(path, size=size, count=count, now=now)
+            shares = scheduler.spread(path, size=size, count=count, now=now)
             if copy_path is not None:
-                count = self._paths.scheduler.burst_of_copies(
-                    copy_path, size=size, count=count, is_marked=is_marked, now=now
+                count = scheduler.burst_of_copies(
+                    copy_path, size=size, count=shares[0][1], is_marked=is_marked, now=now
                 )
-            packets = packets.run(0, count)
+                shares = [(path, count)]
+            packets = packets.run(0, sum(count for _, count in shares))
         datagrams = session.seal(packets, now)
         if datagrams is None:
             self._unsent_total += packets.count
-            return None
+            return []
         total = datagrams.total()
-        path.count_sent(size=total, count=datagrams.count, now=now)
         if copy_path is not None:
             copy_path.count_sent(
                 size=total, count=datagrams.count, now=now, is_marked_copy=is_marked
@@ -206,7 +208,7 @@ class Tunnel:
         if not self._client and self._is_idle(now):
             self._wake_at, self._wake_tries = now, 0
         self._note_data(now)
-        return Outgoing(path.id, datagrams, None if copy_path is None else copy_path.id)
+        return _share_out(datagrams, shares, copy_path, now)
 
     def _pick_copy(self, path: Path, *, size: int, is_marked: bool, now: int) -> Path | None:
         """Where datagrams go too, besides their path; the peer drops the later of the two."""
@@ -557,3 +559,17 @@ class Tunnel:
 
     def bad_statuses(self) -> list[BadStatus]:
         return self._outbox.bad_statuses()
+
+
+def _share_out(
+    datagrams: Batch, shares: Sequence[tuple[Path, int]], copy_path: Path | None, now: int
+) -> list[Outgoing]:
+    """Say where each of them goes: so many on each path, in turn."""
+    sent = []
+    first = 0
+    for path, count in shares:
+        run = datagrams.run(first, count)
+        first += count
+        path.count_sent(size=run.total(), count=count, now=now)
+        sent.append(Outgoing(path.id, run, None if copy_path is None else copy_path.id))
+    return sent

@@ -174,11 +174,18 @@ class Pump:
     def _forward(self, packets: Batch, now: int) -> int:
         """Send the first packets; how many of them need not be tried again."""
         sent = self._tunnel.send(packets, now)
-        if sent is None:
+        if not sent:
             self._answer_too_big(packets)
             return packets.count
-        self._send(*sent)
-        return sent.datagrams.count
+        if len(sent) == 1:
+            self._send(*sent[0])
+            return sent[0].datagrams.count
+        runs: dict[PathId, list[Batch]] = {}
+        for path, datagrams, _ in sent:
+            runs.setdefault(path, []).append(datagrams)
+        for path, on_path in runs.items():
+            self._send_on(path, on_path)
+        return sum(outgoing.datagrams.count for outgoing in sent)
 
     def _answer_too_big(self, packets: Batch) -> None:
         """Tell the sender of packets that were dropped what fits, if that is why."""
@@ -197,16 +204,17 @@ class Pump:
         return turn if turn is not None and turn.at <= now else None
 
     def _send(self, path: PathId, datagrams: Batch, copy_path: PathId | None = None) -> None:
-        self._send_on(path, datagrams)
+        self._send_on(path, [datagrams])
         if copy_path is not None:
-            self._send_on(copy_path, datagrams, is_copy=True)
+            self._send_on(copy_path, [datagrams], is_copy=True)
 
-    def _send_on(self, path: PathId, datagrams: Batch, *, is_copy: bool = False) -> None:
-        failure = self._udp.send(path, datagrams)
+    def _send_on(self, path: PathId, runs: list[Batch], *, is_copy: bool = False) -> None:
+        failure = self._udp.send(path, *runs)
         if failure == errno.EMSGSIZE:
-            self._tunnel.on_too_big(path, datagrams.size, self._clock.now())
+            self._tunnel.on_too_big(path, runs[0].size, self._clock.now())
         elif failure in _NO_ROOM:
-            self._tunnel.on_unsent(path, datagrams, is_copy=is_copy)
+            for datagrams in runs:
+                self._tunnel.on_unsent(path, datagrams, is_copy=is_copy)
         elif failure:
             self._on_send_failure(path, failure)
 

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 
 from glorytun.core.address import (
@@ -263,38 +263,54 @@ class UdpSocket:
             hint="start again",
         )
 
-    def send(self, path: PathId, batch: Batch) -> int:
+    def send(self, path: PathId, *runs: Batch) -> int:
         """Send each row as one datagram from the path's local address; ANY: the kernel picks one.
 
-        Returns 0, or the errno of the first row that failed; the others are still tried.
+        All rows are of one size, but the last of the last run may be shorter. Returns 0, or the
+        errno of the first row that failed; the others are still tried.
         """
         encoded = self._sent.get(path)
         if encoded is None:
             if not self.v6 and not is_v4(path.remote.address):
                 return errno.EAFNOSUPPORT
             encoded = self._encode(path)
-        ancillary, destination, envelope = encoded
+        if len(runs) > 1 and Offload.UDP_GSO in self.offloads and _are_segments(runs):
+            return self._send_segments(runs, *encoded)
+        failure = 0
+        for run in runs:
+            failure = self._send_run(run, *encoded) or failure
+        return failure
+
+    def _send_run(
+        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
+    ) -> int:
         if batch.count == 1:
-            data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.size]
-            return self._send_one(data, ancillary, destination)
+            return self._send_one([_bytes(batch)], ancillary, destination)
         if batch.stride != batch.size or Offload.UDP_GSO not in self.offloads:
             return self._send_rows(batch, ancillary, destination, envelope)
         failure = 0
         most = datagrams_together(batch.size)
         for first in range(0, batch.count, most):
             part = batch.run(first, min(most, batch.count - first))
-            failure = self._send_segments(part, ancillary, destination, envelope) or failure
+            failure = self._send_segments([part], ancillary, destination, envelope) or failure
         return failure
 
     def _send_segments(
-        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
+        self,
+        runs: Sequence[Batch],
+        ancillary: Ancillary,
+        destination: SocketAddress,
+        envelope: Envelope,
     ) -> int:
-        data = memoryview(batch.buffer)[batch.offset : batch.offset + batch.total()]
-        segments = (socket.SOL_UDP, UDP_SEGMENT, _U16.pack(batch.size))
+        segments = (socket.SOL_UDP, UDP_SEGMENT, _U16.pack(runs[0].size))
+        data = [_bytes(run) for run in runs]
         failure = self._send_one(data, [*ancillary, segments], destination)
         if failure not in _NO_SEGMENTS:
             return failure
-        rows_failure = self._send_rows(batch, ancillary, destination, envelope)
+        rows_failure = 0
+        for run in runs:
+            error = self._send_rows(run, ancillary, destination, envelope)
+            rows_failure = rows_failure or error
         if failure == errno.EIO and not rows_failure:
             self.offloads -= {Offload.UDP_GSO}  # A device without checksums, or IPsec.
         return rows_failure
@@ -309,28 +325,32 @@ class UdpSocket:
             if error:
                 row = next(rest.rows())
                 if error == errno.EAGAIN:
-                    error = self._send_late(row, ancillary, destination)
+                    error = self._send_late([row], ancillary, destination)
                 failure = failure or error
                 sent = 1
             first += sent
         return failure
 
-    def _send_one(self, data: memoryview, ancillary: Ancillary, destination: SocketAddress) -> int:
+    def _send_one(
+        self, data: Sequence[memoryview], ancillary: Ancillary, destination: SocketAddress
+    ) -> int:
         try:
-            self._socket.sendmsg((data,), ancillary, 0, destination)
+            self._socket.sendmsg(data, ancillary, 0, destination)
         except BlockingIOError:
             return self._send_late(data, ancillary, destination)
         except OSError as error:
             return error.errno or errno.EIO
         return 0
 
-    def _send_late(self, data: memoryview, ancillary: Ancillary, destination: SocketAddress) -> int:
+    def _send_late(
+        self, data: Sequence[memoryview], ancillary: Ancillary, destination: SocketAddress
+    ) -> int:
         """Wait a little for the interface, whose queue is full: what waits elsewhere isn't lost."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         poll.poll(_FULL_TIME)
         try:
-            self._socket.sendmsg((data,), ancillary, 0, destination)
+            self._socket.sendmsg(data, ancillary, 0, destination)
         except OSError as error:
             return error.errno or errno.EIO
         return 0
@@ -419,6 +439,18 @@ class UdpSocket:
         envelope = Envelope(self._socket.family, destination, ancillary)
         encoded = self._sent[path] = ancillary, destination, envelope
         return encoded
+
+
+def _bytes(rows: Batch) -> memoryview:
+    """Of rows that lie one behind the other."""
+    return memoryview(rows.buffer)[rows.offset : rows.offset + rows.total()]
+
+
+def _are_segments(runs: Sequence[Batch]) -> bool:
+    """Whether the kernel could make all of them out of one."""
+    count = sum(run.count for run in runs)
+    lie_close = all(run.count == 1 or run.stride == run.size for run in runs)
+    return lie_close and count <= datagrams_together(runs[0].size)
 
 
 def _segments(buffer: Buffer, at: int, size: int, segment: int) -> Batch:

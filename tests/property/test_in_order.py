@@ -53,10 +53,11 @@ class Source:
             packets = backlog.next(now, turn.ahead, turn.most)
             if packets is None:
                 return
-            outgoing = tunnel.send(packets, now)
-            assert outgoing is not None
-            backlog.took(outgoing.datagrams.count)
-            simulation.transmit(simulation.client, outgoing)
+            sent = tunnel.send(packets, now)
+            assert sent
+            backlog.took(sum(outgoing.datagrams.count for outgoing in sent))
+            for outgoing in sent:
+                simulation.transmit(simulation.client, outgoing)
 
 
 def started(*wires: Wire, rates: tuple[int, ...]) -> Simulation:

@@ -32,8 +32,7 @@ def test_what_the_host_has_no_room_for_is_no_loss() -> None:
     now = simulation.now
     before = side.paths()[0]
     buffer = bytearray(3 * 122)
-    outgoing = side.tunnel.send(Batch(buffer, TIME_SIZE, 122, 3, 100, 50), now)
-    assert outgoing
+    (outgoing,) = side.tunnel.send(Batch(buffer, TIME_SIZE, 122, 3, 100, 50), now)
     assert side.paths()[0].tx.total == before.tx.total + 3
     side.tunnel.on_unsent(path, outgoing.datagrams)
     after = side.paths()[0]
@@ -56,8 +55,7 @@ def test_a_slow_path_takes_no_more_than_its_burst() -> None:
         turn = tunnel.next_turn(now)
         assert turn is not None
         now = max(now, turn.at)
-        outgoing = tunnel.send(rest, now)
-        assert outgoing
+        (outgoing,) = tunnel.send(rest, now)
         sent = outgoing.datagrams
         taken.append(sent.count)
         assert sent.count == 1 or sent.total() <= rate * 5 // 1000
@@ -85,12 +83,14 @@ def test_batches_take_the_path_on_which_they_arrive_first() -> None:
         turn = tunnel.next_turn(now)
         assert turn is not None
         now = max(now, turn.at)
-        outgoing = tunnel.send(rest, now)
-        assert outgoing
-        taken[outgoing.path] += outgoing.datagrams.count
-        if outgoing.datagrams.count == rest.count:
+        sent = tunnel.send(rest, now)
+        assert sent
+        for outgoing in sent:
+            taken[outgoing.path] += outgoing.datagrams.count
+        gone = sum(outgoing.datagrams.count for outgoing in sent)
+        if gone == rest.count:
             break
-        rest = rest.run(outgoing.datagrams.count, rest.count - outgoing.datagrams.count)
+        rest = rest.run(gone, rest.count - gone)
     assert sum(taken.values()) == count
     assert abs(taken[simulation.client_path(0)] - count // 2) <= 10
 

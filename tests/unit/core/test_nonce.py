@@ -126,7 +126,7 @@ def test_tunnel_waits_rather_than_run_ahead() -> None:
     assert SECOND // 2 - 2000 < count <= SECOND // 2 + 1
     assert turn is not None
     assert now < turn.at <= now + 2 * SEND_MAX
-    assert tunnel.send(packets(SEND_MAX), turn.at - 2) is None
+    assert not tunnel.send(packets(SEND_MAX), turn.at - 2)
     assert tunnel.status().unsent_total == SEND_MAX
     assert tunnel.send(packets(SEND_MAX), turn.at)
 

@@ -1,8 +1,11 @@
 """Which path takes the next packets."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glorytun.core.address import PathId
 from glorytun.core.backlog import Head
@@ -92,6 +95,71 @@ def test_first_to_arrive_is_chosen() -> None:
     assert chooser.pick(size=SIZE, now=NOW) is far
 
 
+class TestSpread:
+    """Many packets that leave at once."""
+
+    def test_equal_paths_take_turns(self) -> None:
+        paths = [make_path(index, rate=6_250_000) for index in (1, 2)]
+        chooser = scheduler(*paths)
+        shares = chooser.spread(paths[0], size=SIZE, count=10, now=NOW)
+        assert [path for path, _ in shares] == [paths[turn % 2] for turn in range(len(shares))]
+        assert [count for _, count in shares] == [1, 2, 2, 2, 2, 1]
+
+    def test_what_is_far_off_waits_for_its_turn(self) -> None:
+        """While the near path is full, the far one takes what comes behind that, and no more."""
+        near, far = make_path(1, rate=5_000_000), make_path(2, rate=5_000_000, rtt=60_000)
+        chooser = scheduler(near, far)
+        frame = SIZE + near.overhead
+        burst = 1 + BURST_GIVEN * 5 // frame
+        assert chooser.spread(near, size=SIZE, count=100, now=NOW) == [(near, burst)]
+        near.count_sent(size=20 * frame, count=20, now=NOW)
+        assert ahead(chooser, NOW) > SIZE
+        assert chooser.spread(far, size=SIZE, count=100, now=NOW) == [(far, burst)]
+
+    @pytest.mark.parametrize("count", [1, 5, 256])
+    def test_without_a_limit_one_takes_all(self, count: int) -> None:
+        free, slow = make_path(1), make_path(2, rate=1_000_000)
+        chooser = scheduler(free, slow)
+        assert chooser.spread(free, size=SIZE, count=count, now=NOW) == [(free, count)]
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(20_000, 20_000_000),  # bytes/s
+                st.integers(0, 100_000),  # µs of round trip
+                st.integers(-5_000, 30_000),  # bytes that it still has to send
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        st.integers(1, 256),
+    )
+    def test_they_arrive_in_order(self, links: list[tuple[int, int, int]], count: int) -> None:
+        """But for what a full path could have, less than one packet; each leaves with credit."""
+        paths = [make_path(index, rate=link[0], rtt=link[1]) for index, link in enumerate(links)]
+        for path, (*_, busy) in zip(paths, links, strict=True):
+            path.shaper.charge(max(0, busy), NOW)
+        chooser = scheduler(*paths)
+        first = chooser.pick(size=SIZE, now=NOW)
+        assert first is not None
+        credits = {path.id: path.shaper.credit(NOW) for path in paths}
+        shares = chooser.spread(first, size=SIZE, count=count, now=NOW)
+        assert shares[0][0] is first
+        assert all(number > 0 for _, number in shares)
+        assert 1 <= sum(number for _, number in shares) <= count
+        arrivals = []
+        for path, number in shares:
+            assert path is first or path.shaper.credit(NOW) >= 0
+            for _ in range(number):
+                arrivals.append((path.arrival(size=SIZE, now=NOW), path.duration(SIZE)))
+                path.count_sent(size=SIZE, count=1, now=NOW)
+        for path in paths:
+            taken = credits[path.id] - path.shaper.credit(NOW)
+            assert taken <= max(0, credits[path.id]) + path.duration(SIZE) + len(arrivals)
+        longest = max(path.duration(SIZE) for path in paths) + len(arrivals)
+        assert all(later - earlier >= -longest for (earlier, _), (later, _) in pairwise(arrivals))
+
+
 @pytest.mark.parametrize(
     ("rates", "trips", "out"),
     [
@@ -163,9 +231,9 @@ def test_a_redundant_path_is_not_left_out_and_leaves_none_out() -> None:
 
 def test_it_says_when_to_go_on() -> None:
     """A path is ready again when no more than a burst is left to be sent."""
-    path = make_path(1, rate=1_000_000)
+    path = make_path(1, rate=2_000_000)
     chooser = scheduler(path)
-    path.shaper.charge(20_000, NOW)
+    path.shaper.charge(40_000, NOW)
     assert ready_at(chooser, NOW) == NOW + 20_000 - BURST_GIVEN
 
 

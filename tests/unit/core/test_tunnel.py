@@ -60,10 +60,8 @@ def offer(peer: Peer, *packets: bytes) -> list[bytes]:
         buffer[start : start + len(packet)] = packet
     batch = Batch(buffer, TIME_SIZE, stride, len(packets), len(packets[0]), len(packets[-1]))
     sent = peer.tunnel.send(batch, peer.now)
-    if sent is None:
-        return []
-    assert sent.path == peer.path
-    return [bytes(row) for row in sent.datagrams.rows()]
+    assert all(outgoing.path == peer.path for outgoing in sent)
+    return [bytes(row) for outgoing in sent for row in outgoing.datagrams.rows()]
 
 
 def opened(session: Session, datagram: bytes) -> bytes:

@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import socket
+from functools import partial
 
 import pytest
 
@@ -236,6 +237,33 @@ def test_what_the_last_process_had_no_room_for_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("allowed", [frozenset(Offload), frozenset[Offload]()])
+@pytest.mark.parametrize("count", [2, 5, 40, 150])
+@pytest.mark.parametrize("last", [1, 1000])
+def test_runs_of_one_buffer_leave_together(
+    allowed: frozenset[Offload], count: int, last: int
+) -> None:
+    """Rows that other paths have the ones between of arrive in order, each as it is."""
+    sender = UdpSocket.open("127.0.0.1", 0, allowed=allowed)
+    receivers = [UdpSocket.open("127.0.0.1", 0, allowed=allowed) for _ in range(2)]
+    data = bytearray(os.urandom((count - 1) * 1000 + last))
+    rows = Batch(data, 0, 1000, count, 1000, last)
+    for first, receiver in enumerate(receivers):
+        runs = [rows.run(at, 1) for at in range(first, count, 2)]
+        assert sender.send(PathId(LOOPBACK, receiver.bound), *runs) == 0
+        found: list[bytes] = []
+        while len(found) < len(runs):
+            wait_for(partial(_has_more, receiver), timeout=5, what="more")
+            found += [bytes(row) for batch, _ in receiver.receive() for row in batch.rows()]
+        assert found == [bytes(data[at : at + 1000]) for at in range(first * 1000, len(data), 2000)]
+        receiver.close()
+    sender.close()
+
+
+def _has_more(receiver: UdpSocket) -> bool:
+    return bool(select.select([receiver.fileno()], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("allowed", [frozenset(Offload), frozenset[Offload]()])
 @pytest.mark.parametrize(("count", "last"), [(1, 1000), (2, 1), (64, 1000), (200, 999)])
 def test_offloads_change_nothing(allowed: frozenset[Offload], count: int, last: int) -> None:
     """Many datagrams arrive as they were sent, in one call or in many."""
@@ -247,7 +275,7 @@ def test_offloads_change_nothing(allowed: frozenset[Offload], count: int, last: 
     assert sender.send(path, Batch(bytearray(data), 0, 1000, count, 1000, last)) == 0
     rows: list[bytes] = []
     while len(rows) < count:
-        wait_for(lambda: select.select([receiver.fileno()], [], [], 0)[0], timeout=5, what="more")
+        wait_for(partial(_has_more, receiver), timeout=5, what="more")
         rows += [bytes(row) for batch, _ in receiver.receive() for row in batch.rows()]
     assert rows == [data[at : at + 1000] for at in range(0, len(data), 1000)]
     sender.close()
