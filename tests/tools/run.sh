@@ -92,21 +92,26 @@ this_suite() {
     case $suite in bookworm | trixie) echo "$suite" ;; *) echo trixie ;; esac
 }
 
+# some_tests "OPTION..." ARGUMENT...: with these options of the interpreter.
 some_tests() {
     one=0
-    "$venv/bin/coverage" run -m pytest "$@" || one=$?
+    options=$1
+    shift
+    # shellcheck disable=SC2086  # one word an option
+    "$venv/bin/python" $options -m pytest --durations 20 "$@" || one=$?
     # 5: of those that were asked for, none is of this kind.
     [ $one = 5 ] || [ $status != 0 ] || status=$one
 }
 
-# What measures time has the machine to itself; the rest runs three at a time, as booted systems
-# and their wizard mostly wait.
+# What measures time has the machine to itself, without measuring which lines run, which slows a
+# daemon down, and is tried again when a host with other work was late: `-rR` tells of that.
+# The rest runs three at a time, as booted systems and their wizard mostly wait.
 run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
     "$venv/bin/coverage" erase
     status=0
-    some_tests -m "not timing" -n 3 -p tests.lab.schedule "$@"
-    some_tests -m timing "$@"
+    some_tests "-m coverage run" -m "not timing" -n 3 -p tests.lab.schedule "$@"
+    some_tests "" -m timing --reruns 2 --reruns-delay 3 -rR "$@"
     "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report
     return $status
