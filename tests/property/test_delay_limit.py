@@ -3,6 +3,7 @@
 import pytest
 
 from glorytun.core.settings import SECOND, PathState
+from tests.property.test_rate_scenarios import MBIT, Load, link
 from tests.property.test_tunnel_scenarios import started
 from tests.simulation import MILLISECOND, Wire
 
@@ -70,3 +71,20 @@ def test_a_late_path_of_another_mtu_is_used_as_it_can() -> None:
     simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
     assert simulation.client.conditions() == ["degraded", "late"]
     assert simulation.client.tunnel.mtu == simulation.client.paths()[1].mtu == 1350
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_a_lone_path_that_is_flooded_goes_on(up: bool) -> None:
+    """Its first queue lets the backup take over for a moment; then it is kept short."""
+    load = Load(link(20, delay=10, buffer=500), link(5, delay=10), up=up, window=600)
+    simulation, sender = load.simulation, load.sender
+    simulation.set_path(0, delay_limit=80 * MILLISECOND)
+    simulation.set_path(1, state=PathState.BACKUP)
+    simulation.run(SECOND)
+    load.run(2 * SECOND)
+    before = [status.tx.bytes for status in sender.paths()]
+    load.run(5 * SECOND)
+    sent = [status.tx.bytes - of for status, of in zip(sender.paths(), before, strict=True)]
+    assert sent[0] >= 0.9 * 5 * 20 * MBIT
+    assert sent[1] < 40_000
+    assert sender.conditions() == ["running", "waiting"]
