@@ -1,5 +1,5 @@
 # `make` lists the targets. The work is done by tests/tools/run.sh.
-.PHONY: help test lab demo bench bench-paths deb lint format
+.PHONY: help test lab coverage demo bench bench-paths deb lint format
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
@@ -9,6 +9,9 @@ test: ## run every test (root; installs what it needs; PYTEST='-k mtu' passes ar
 
 lab: ## run those in booted systems alone (root; LAB_SUITE='bookworm trixie' chooses)
 	@tests/tools/run.sh lab $(PYTEST)
+
+coverage: ## say which lines no test runs (but those that need booted systems, or measure time)
+	@tests/tools/run.sh coverage $(PYTEST)
 
 demo: ## show the tunnel at work over two links, for half a minute (root; SVG=file keeps a picture)
 	@tests/tools/run.sh demo $(if $(SVG),--svg $(SVG))

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh test|lab|demo|bench|bench-paths|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
+# run.sh test|lab|coverage|demo|bench|bench-paths|deb|lint|format [ARGUMENT...] -- set up what the target needs, then run it.
 #
 # Set-up is what a fresh Debian 12 or 13 lacks: Debian packages, and a virtual environment in .venv
 # with this project (editable) and its extras from PyPI. What is there already is left alone.
@@ -92,26 +92,29 @@ this_suite() {
     case $suite in bookworm | trixie) echo "$suite" ;; *) echo trixie ;; esac
 }
 
-# some_tests "OPTION..." ARGUMENT...: with these options of the interpreter.
 some_tests() {
     one=0
-    options=$1
-    shift
-    # shellcheck disable=SC2086  # one word an option
-    "$venv/bin/python" $options -m pytest --durations 20 "$@" || one=$?
+    "$venv/bin/pytest" --durations 20 "$@" || one=$?
     # 5: of those that were asked for, none is of this kind.
     [ $one = 5 ] || [ $status != 0 ] || status=$one
 }
 
-# What measures time has the machine to itself, without measuring which lines run, which slows a
-# daemon down, and is tried again when a host with other work was late: `-rR` tells of that.
-# The rest runs three at a time, as booted systems and their wizard mostly wait.
+# What measures time has the machine to itself, and is tried again when a host with other work was
+# late: `-rR` tells of that. The rest runs three at a time, as booted systems and their wizard
+# mostly wait.
 run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
-    "$venv/bin/coverage" erase
     status=0
-    some_tests "-m coverage run" -m "not timing" -n 3 -p tests.lab.schedule "$@"
-    some_tests "" -m timing --reruns 2 --reruns-delay 3 -rR "$@"
+    some_tests -m "not timing" -n 3 -p tests.lab.schedule "$@"
+    some_tests -m timing --reruns 2 --reruns-delay 3 -rR "$@"
+    return $status
+}
+
+# Which lines no test runs, but those that measure time: to note lines takes longer than most do.
+measure_coverage() {
+    status=0
+    "$venv/bin/coverage" erase
+    "$venv/bin/coverage" run -m pytest -m "not timing and not lab" -n auto "$@" || status=$?
     "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report
     return $status
@@ -130,6 +133,10 @@ lab)
     need_root "boots containers"
     set_up test
     exec "$venv/bin/pytest" tests/lab "$@" ;;
+coverage)
+    need_root "installs Debian packages"
+    set_up test
+    measure_coverage "$@" ;;
 demo)
     need_root "makes network namespaces"
     set_up demo
