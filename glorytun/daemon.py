@@ -464,6 +464,8 @@ class Daemon:
         if self._meter.is_needed:
             self._measure()
         self._check_clock()
+        for event, note in self._restraint.overdue(now):
+            log_event(log, event, note)
         self._say_status()
         os.eventfd_write(self._pulse, 1)
 

@@ -1,5 +1,7 @@
 """How often the log says that a path's condition has changed: one that flaps shall not fill it."""
 
+from collections.abc import Iterator
+
 from glorytun.core.address import PathId
 from glorytun.core.events import PathChanged
 from glorytun.core.settings import SECOND
@@ -13,12 +15,21 @@ STRETCH, STRETCH_MAX = 60 * SECOND, 3600 * SECOND
 
 
 class _Stretch:
-    __slots__ = ("changes", "length", "start")
+    __slots__ = ("changed_at", "changes", "last", "length", "start", "unsaid")
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.length = STRETCH
         self.changes = 0
+        self.changed_at = start
+        self.last: PathChanged | None = None
+        """The last one, if it wasn't said."""
+        self.unsaid = 0
+
+    def take_unsaid(self) -> int:
+        """How many changes there were since the last that was said."""
+        unsaid, self.unsaid, self.last = self.unsaid, 0, None
+        return unsaid
 
 
 class Restraint:
@@ -30,19 +41,33 @@ class Restraint:
     def note(self, event: PathChanged, now: int) -> str | None:
         """What to say beside the event; None: nothing, not even that it happened."""
         stretch = self._stretches.setdefault(event.path, _Stretch(now))
-        unsaid = 0
         if now - stretch.start >= stretch.length:
-            unsaid = max(0, stretch.changes - MOST)
-            stretch.length = min(2 * stretch.length, STRETCH_MAX) if unsaid else STRETCH
+            is_flapping = stretch.changes > MOST
+            stretch.length = min(2 * stretch.length, STRETCH_MAX) if is_flapping else STRETCH
             stretch.start, stretch.changes = now, 0
         stretch.changes += 1
+        stretch.changed_at = now
         if stretch.changes > MOST:
+            stretch.last = event
+            stretch.unsaid += 1
             return None
+        unsaid = stretch.take_unsaid()
         if stretch.changes == MOST:
-            left = stretch.start + stretch.length - now
-            return f"it changes again and again, which is not said for {left // SECOND} s from now"
-        return f"after {unsaid} more changes that were not said" if unsaid else ""
+            left = (stretch.start + stretch.length - now) // SECOND
+            return f"it changes again and again: more of that is not said for {left} s"
+        return _after(unsaid) if unsaid else ""
+
+    def overdue(self, now: int) -> Iterator[tuple[PathChanged, str]]:
+        """The last change of each path that has settled since; and what to say beside it."""
+        for stretch in self._stretches.values():
+            if stretch.last and now - stretch.changed_at >= STRETCH:
+                last = stretch.last
+                yield last, _after(stretch.take_unsaid() - 1)
 
     def forget(self, path: PathId) -> None:
         """The path is gone."""
         self._stretches.pop(path, None)
+
+
+def _after(unsaid: int) -> str:
+    return f"after {unsaid} more changes that were not said"

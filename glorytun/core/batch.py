@@ -67,6 +67,15 @@ class Batch:
             yield view[start : start + size]
         yield view[last : last + self.last]
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether each row begins where the one before it ends."""
+        return self.count == 1 or self.stride == self.size
+
+    def data(self) -> memoryview:
+        """All rows at once, which have to be dense."""
+        return memoryview(self.buffer)[self.offset : self.offset + self.total()]
+
     def total(self) -> int:
         """Bytes in all rows together."""
         return (self.count - 1) * self.size + self.last
@@ -120,6 +129,24 @@ def append(batches: list[Batch], rows: Batch) -> int:
             return end
     batches.append(rows)
     return end
+
+
+def together(batches: Sequence[Batch], most: int) -> Iterator[list[Batch]]:
+    """All rows in groups of `most`, but for the last one."""
+    group: list[Batch] = []
+    room = most
+    for batch in batches:
+        first = 0
+        while first < batch.count:
+            part = batch.run(first, min(room, batch.count - first))
+            group.append(part)
+            first += part.count
+            room -= part.count
+            if not room:
+                yield group
+                group, room = [], most
+    if group:
+        yield group
 
 
 def joined(

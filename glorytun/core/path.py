@@ -38,6 +38,8 @@ LONG_OUTAGE = 3
 LATE_AFTER, LATE_TRIPS = SECOND, 8
 """µs that the mean of round trips is above its limit before a path is late, and how many are
 themselves: a hiccup of half a second is less, also where one is made every 25 s."""
+IN_TIME = 30 * SECOND
+"""µs without that, after which it is used again though they take longer than LIMIT_BACK of it."""
 LOOK = 30
 """Datagrams by which one that lost too much is judged at the least."""
 TRIED_LATER = 3 * SECOND
@@ -70,7 +72,9 @@ class Path:
         "delay",
         "estimator",
         "id",
+        "in_time_since",
         "is_after_outage",
+        "is_in_time",
         "is_late",
         "is_left_out",
         "is_pinned",
@@ -166,6 +170,10 @@ class Path:
         self.late_since = self.late_trips = 0
         """Since when their mean is above the limit, 0 = it isn't; and how many were themselves."""
         self.is_late = False
+        self.in_time_since = 0
+        """Since when round trips have taken no longer than the limit, or than there is none."""
+        self.is_in_time = False
+        """Whether that is long enough for a path that was late, though it isn't much less."""
         """Whether that has been so for long enough."""
         self.late_limit = 0
         """The limit that was exceeded, unless it has worked since."""
@@ -212,11 +220,14 @@ class Path:
         limit = self.settings.delay_limit
         if not self.rtt.mean > limit > 0:
             self.late_since = self.late_trips = 0
+            self.in_time_since = self.in_time_since or now
         else:
+            self.in_time_since = 0
             self.late_since = self.late_since or now
             self.late_trips += trip > limit
         is_long = self.late_since > 0 and now - self.late_since >= LATE_AFTER
         self.is_late = is_long and self.late_trips >= LATE_TRIPS
+        self.is_in_time = 0 < self.in_time_since <= now - IN_TIME
 
     def heard_totals(self, *, sent: int, received: int, now: int) -> None:
         """When we had sent `sent` datagrams here, the peer had counted `received`."""
@@ -281,7 +292,7 @@ class Path:
             rtt=self.rtt.mean,
             delay_limit=self.settings.delay_limit,
             is_late=self.is_late,
-            was_late=self.late_limit == self.settings.delay_limit,
+            was_late=self.late_limit == self.settings.delay_limit and not self.is_in_time,
             is_needed=is_needed,
             later=later,
             is_held=is_held,

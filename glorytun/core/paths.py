@@ -169,7 +169,7 @@ class Paths:
         is_alone = sum(path.condition == Condition.RUNNING for path in self) < 2
         for path in self:
             path.note_alone(is_alone=is_alone)
-            path.is_suspect = path.works and self._is_suspect(path, now)
+            path.is_suspect = path.is_alive and self._is_suspect(path, now)
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
@@ -249,7 +249,7 @@ class Paths:
             yield path.rx_at + LAST_RESORT + 1
         if self._client:
             overdue_at = path.overdue_at
-            if path.works and overdue_at is not None and overdue_at > now:
+            if path.is_alive and overdue_at is not None and overdue_at > now:
                 yield overdue_at
             return
         yield path.rx_at + FORGET_AFTER

@@ -23,6 +23,8 @@ from glorytun.core.status import Condition
 
 SEND_MAX = 256
 """Packets that are sent together."""
+TOGETHER = 500
+"""µs that packets may come too late so that they leave together, which saves a turn for each."""
 SPARSE = 3_000
 """Bytes: a flow of which less waits isn't what fills paths."""
 SPARED = 2
@@ -63,7 +65,8 @@ class Scheduler:
         sure = [path for path in running if not path.is_suspect]
         self._copying = [path for path in sure if path.settings.mode is PathMode.REDUNDANT]
         own = [path for path in sure if path.settings.mode is not PathMode.REDUNDANT]
-        self._usable = own or sure or self._spare() or running or self._last_resort(now)
+        spare = self._spare() or self._over_limit(running)
+        self._usable = own or sure or spare or running or self._last_resort(now)
         able = [path for path in self._paths if path.is_for_copies and not path.is_suspect]
         self._marked = able or self._usable
         costs = sorted({path.settings.cost for path in self._usable})
@@ -94,12 +97,16 @@ class Scheduler:
         best = min((path.rank for path in sure), default=0)
         return [path for path in sure if path.rank == best]
 
+    def _over_limit(self, running: list[Path]) -> list[Path]:
+        """Those that are above a limit, where all that run show signs of being dead."""
+        size = min((path.size_max for path in running), default=0)
+        return _best_over_limit(
+            path for path in self._paths if path.size_max >= size and not path.is_suspect
+        )
+
     def _last_resort(self, now: int) -> list[Path]:
         candidates = [path for path in self._paths if path.is_last_resort(now)]
-        for better in (Condition.LATE, Condition.LOSSY):
-            if alike := [path for path in candidates if path.condition == better]:
-                return alike
-        return candidates
+        return _best_over_limit(candidates) or candidates
 
     @property
     def rate(self) -> int:
@@ -213,11 +220,10 @@ class Scheduler:
         is_alone = len(lanes) == 1 or lane.is_late(lanes)
         shares: list[tuple[Path, int]] = []
         while True:
-            free = [other for other in lanes if other.credit >= 0]
-            most = lane.take(count, free)
+            most = lane.take(count, lanes)
             shares.append((lane.path, most))
             count -= most
-            free = [other for other in lanes if other.credit >= 0]
+            free = [other for other in lanes if other.is_free]
             if is_alone or not count or not free:
                 return shares
             lane = min(free, key=_Lane.order)
@@ -250,25 +256,49 @@ class _Lane:
         """Sorts what is first by `Scheduler.pick`, of those that are free."""
         return self.path.settings.cost, self.arrival
 
+    @property
+    def is_free(self) -> bool:
+        """Whether packets may leave now."""
+        return self.credit >= 0
+
     def is_late(self, lanes: Iterable["_Lane"]) -> bool:
         """Whether what it takes next should come behind what others can't take yet: `_ahead`."""
         start, ahead = self.arrival - self.duration, 0
-        for other in lanes:
+        for other in self._rivals(lanes):
             earlier = start - other.arrival + other.duration
             if earlier > 0:
                 ahead += earlier * SECOND // other.duration
         return ahead >= SECOND
 
-    def take(self, count: int, free: Iterable["_Lane"]) -> int:
-        """Take packets: as many as it may, and as arrive there before one would by another."""
+    def take(self, count: int, lanes: Iterable["_Lane"]) -> int:
+        """Take packets: as many as it may, and as arrive there before one would by another.
+
+        Or a little after it, by one that can't take any yet.
+        """
         last = self.credit // self.duration
-        others = [other.arrival for other in free if other is not self]
-        if others:
-            last = min(last, (min(others) - self.arrival) // self.duration)
+        for other in self._rivals(lanes):
+            until = other.arrival if other.is_free else max(other.arrival, self.arrival) + TOGETHER
+            last = min(last, (until - self.arrival) // self.duration)
         most = max(1, min(count, 1 + last))
         self.arrival += most * self.duration
         self.credit -= most * self.duration
         return most
+
+    def _rivals(self, lanes: Iterable["_Lane"]) -> list["_Lane"]:
+        """Others, that cost no more: no packet is left to one that does."""
+        return [
+            other
+            for other in lanes
+            if other is not self and other.path.settings.cost <= self.path.settings.cost
+        ]
+
+
+def _best_over_limit(paths: Iterable[Path]) -> list[Path]:
+    """Those that are late, else those that lose too much."""
+    alike: dict[Condition, list[Path]] = {}
+    for path in paths:
+        alike.setdefault(path.condition, []).append(path)
+    return alike.get(Condition.LATE) or alike.get(Condition.LOSSY) or []
 
 
 def _credit_for_copies(path: Path, *, is_marked: bool, now: int) -> int:

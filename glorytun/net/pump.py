@@ -213,7 +213,7 @@ class Pump:
         if failure == errno.EMSGSIZE:
             self._tunnel.on_too_big(path, runs[0].size, self._clock.now())
         elif failure in _NO_ROOM:
-            for datagrams in runs:
+            for datagrams in self._udp.unsent:
                 self._tunnel.on_unsent(path, datagrams, is_copy=is_copy)
         elif failure:
             self._on_send_failure(path, failure)

@@ -20,7 +20,7 @@ from glorytun.core.address import (
     format_address,
     is_v4,
 )
-from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row
+from glorytun.core.batch import MANY, SLACK, Batch, Buffer, append, append_row, together
 from glorytun.errors import SocketError
 from glorytun.net.features import UDP_GRO, UDP_SEGMENT, Offload, has_udp_gso
 from glorytun.net.mmsg import (
@@ -93,6 +93,8 @@ class UdpSocket:
         """Whether the last `receive` took all there was."""
         self.overflow = 0
         """Datagrams that the socket had no room for before those that `receive` gave last."""
+        self.unsent: list[Batch] = []
+        """Rows that `send` failed to send last."""
         self._overflows: int | None = 0
         """As the kernel counts them, each run of segments as one, modulo 2^32; None: unknown."""
         self._buffer = Buffer(max(_ROWS_SIZE, RECEIVED_SIZE) + SLACK)
@@ -267,69 +269,80 @@ class UdpSocket:
         """Send each row as one datagram from the path's local address; ANY: the kernel picks one.
 
         All rows are of one size, but the last of the last run may be shorter. Returns 0, or the
-        errno of the first row that failed; the others are still tried.
+        errno of the first row that failed; the others are still tried, and `unsent` has the rest.
         """
+        self.unsent = []
         encoded = self._sent.get(path)
         if encoded is None:
             if not self.v6 and not is_v4(path.remote.address):
+                self.unsent += runs
                 return errno.EAFNOSUPPORT
             encoded = self._encode(path)
-        if len(runs) > 1 and Offload.UDP_GSO in self.offloads and _are_segments(runs):
-            return self._send_segments(runs, *encoded)
+        if len(runs) == runs[0].count == 1:
+            failure = self._send_one([runs[0].data()], *encoded[:2])
+            self.unsent += runs if failure else ()
+            return failure
+        if Offload.UDP_GSO not in self.offloads or not all(run.is_dense for run in runs):
+            return self._send_each(runs, *encoded)
         failure = 0
-        for run in runs:
-            failure = self._send_run(run, *encoded) or failure
+        for group in together(runs, datagrams_together(runs[0].size)):
+            one_failure = self._send_group(group, *encoded)
+            failure = failure or one_failure
         return failure
 
-    def _send_run(
-        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
-    ) -> int:
-        if batch.count == 1:
-            return self._send_one([_bytes(batch)], ancillary, destination)
-        if batch.stride != batch.size or Offload.UDP_GSO not in self.offloads:
-            return self._send_rows(batch, ancillary, destination, envelope)
-        failure = 0
-        most = datagrams_together(batch.size)
-        for first in range(0, batch.count, most):
-            part = batch.run(first, min(most, batch.count - first))
-            failure = self._send_segments([part], ancillary, destination, envelope) or failure
-        return failure
-
-    def _send_segments(
+    def _send_group(
         self,
         runs: Sequence[Batch],
         ancillary: Ancillary,
         destination: SocketAddress,
         envelope: Envelope,
     ) -> int:
+        """Send as many rows as the kernel takes at once."""
+        if len(runs) == runs[0].count == 1:
+            return self._send_each(runs, ancillary, destination, envelope)
         segments = (socket.SOL_UDP, UDP_SEGMENT, _U16.pack(runs[0].size))
-        data = [_bytes(run) for run in runs]
+        data = [run.data() for run in runs]
         failure = self._send_one(data, [*ancillary, segments], destination)
         if failure not in _NO_SEGMENTS:
+            self.unsent += runs if failure else ()
             return failure
-        rows_failure = 0
-        for run in runs:
-            error = self._send_rows(run, ancillary, destination, envelope)
-            rows_failure = rows_failure or error
-        if failure == errno.EIO and not rows_failure:
+        failure_of_rows = self._send_each(runs, ancillary, destination, envelope)
+        if failure == errno.EIO and not failure_of_rows:
             self.offloads -= {Offload.UDP_GSO}  # A device without checksums, or IPsec.
-        return rows_failure
+        return failure_of_rows
 
-    def _send_rows(
-        self, batch: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
+    def _send_each(
+        self,
+        runs: Sequence[Batch],
+        ancillary: Ancillary,
+        destination: SocketAddress,
+        envelope: Envelope,
     ) -> int:
-        failure = first = 0
-        while first < batch.count:
-            rest = batch.run(first, batch.count - first)
-            sent, error = self._many_out.send(rest, envelope)
-            if error:
-                row = next(rest.rows())
-                if error == errno.EAGAIN:
-                    error = self._send_late([row], ancillary, destination)
+        """Send row by row."""
+        failure = 0
+        for run in runs:
+            first = 0
+            while first < run.count:
+                sent, error = self._send_some(
+                    run.run(first, run.count - first), ancillary, destination, envelope
+                )
+                if error:
+                    self.unsent.append(run.run(first, 1))
                 failure = failure or error
-                sent = 1
-            first += sent
+                first += sent
         return failure
+
+    def _send_some(
+        self, rows: Batch, ancillary: Ancillary, destination: SocketAddress, envelope: Envelope
+    ) -> tuple[int, int]:
+        """How many of the first rows were tried, and the errno of the only one that failed."""
+        first = [next(rows.rows())]
+        if rows.count == 1:
+            return 1, self._send_one(first, ancillary, destination)
+        sent, error = self._many_out.send(rows, envelope)
+        if error == errno.EAGAIN:
+            error = self._send_late(first, ancillary, destination)
+        return sent or 1, error
 
     def _send_one(
         self, data: Sequence[memoryview], ancillary: Ancillary, destination: SocketAddress
@@ -439,18 +452,6 @@ class UdpSocket:
         envelope = Envelope(self._socket.family, destination, ancillary)
         encoded = self._sent[path] = ancillary, destination, envelope
         return encoded
-
-
-def _bytes(rows: Batch) -> memoryview:
-    """Of rows that lie one behind the other."""
-    return memoryview(rows.buffer)[rows.offset : rows.offset + rows.total()]
-
-
-def _are_segments(runs: Sequence[Batch]) -> bool:
-    """Whether the kernel could make all of them out of one."""
-    count = sum(run.count for run in runs)
-    lie_close = all(run.count == 1 or run.stride == run.size for run in runs)
-    return lie_close and count <= datagrams_together(runs[0].size)
 
 
 def _segments(buffer: Buffer, at: int, size: int, segment: int) -> Batch:

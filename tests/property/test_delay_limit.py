@@ -22,10 +22,49 @@ def test_delaylimit() -> None:
     simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
     for side in sides:
         assert side.conditions() == ["running", "late"]
+    simulation.run(20 * SECOND)
+    for side in sides:
+        assert side.conditions() == ["running", "late"]
     simulation.wires[1].delay = 30 * MILLISECOND
     simulation.stream(simulation.client, count=500, interval=10 * MILLISECOND)
     for side in sides:
         assert side.conditions() == ["running", "running"]
+
+
+def test_what_is_no_longer_late_for_long_is_used_again() -> None:
+    """Though it is not much less: one of 90 ms would never be again, after a queue of its own."""
+    simulation = started(Wire(), Wire())
+    for index in (0, 1):
+        simulation.set_path(index, rate_tx=10**6, rate_rx=10**6, fixed_rate=True)
+    simulation.set_path(1, delay_limit=100 * MILLISECOND)
+    simulation.wires[1].delay = 60 * MILLISECOND
+    simulation.stream(simulation.client, count=300, interval=10 * MILLISECOND)
+    simulation.wires[1].delay = 45 * MILLISECOND
+    simulation.stream(simulation.client, count=320, interval=100 * MILLISECOND)
+    for side in (simulation.client, simulation.server):
+        assert side.conditions() == ["running", "running"]
+
+
+@pytest.mark.parametrize("client_sends", [True, False])
+@pytest.mark.parametrize("is_backup", [True, False])
+def test_a_late_path_takes_over_as_fast_as_a_backup(*, client_sends: bool, is_backup: bool) -> None:
+    """When the only other one is cut, not only once that is called degraded."""
+    simulation = started(Wire(), Wire())
+    if is_backup:
+        simulation.set_path(1, state=PathState.BACKUP)
+    else:
+        rates = {"rate_tx": 10**6, "rate_rx": 10**6, "fixed_rate": True}
+        simulation.set_path(1, delay_limit=100 * MILLISECOND, **rates)
+        simulation.wires[1].delay = 60 * MILLISECOND
+    ends = simulation.client, simulation.server
+    sender, receiver = ends if client_sends else reversed(ends)
+    simulation.stream(sender, count=300, interval=10 * MILLISECOND)
+    assert sender.conditions()[0] == "running"
+    simulation.wires[0].cut = True
+    sent, refused = simulation.stream(sender, count=200, interval=10 * MILLISECOND)
+    simulation.run(SECOND)
+    assert not refused
+    assert sum(packet not in receiver.delivered for packet in sent) <= 20
 
 
 @pytest.mark.parametrize("is_backup", [False, True])

@@ -1,5 +1,8 @@
 """How often the log says that a path has changed."""
 
+import re
+from dataclasses import replace
+
 from glorytun.core.address import Endpoint, PathId, pack_address
 from glorytun.core.events import PathChanged
 from glorytun.core.settings import SECOND
@@ -29,7 +32,7 @@ def test_one_that_flaps_is_said_ever_less() -> None:
         if (note := restraint.note(change(PATHS[0]), now)) is not None
     ]
     assert [note for _, note in said[: MOST - 1]] == [""] * (MOST - 1)
-    assert said[MOST - 1][1] == ("it changes again and again, which is not said for 54 s from now")
+    assert said[MOST - 1][1] == "it changes again and again: more of that is not said for 54 s"
     assert said[MOST] == (STRETCH, "after 108 more changes that were not said")
     assert len(said) < (24 + 7) * MOST
     assert said[-1][0] - said[-1 - MOST][0] >= STRETCH_MAX - SECOND
@@ -50,6 +53,30 @@ def test_it_is_said_again_once_it_flaps_no_more() -> None:
     for _ in range(MOST - 1):
         assert restraint.note(change(PATHS[0]), now) == ""
     assert "for 60 s" in (restraint.note(change(PATHS[0]), now) or "")
+
+
+def test_how_it_ended_is_said_a_minute_later() -> None:
+    """However long the silence would have been."""
+    restraint = Restraint()
+    now = 0
+    for _ in range(4 * 3600 * 2):
+        now += SECOND // 2
+        restraint.note(change(PATHS[0]), now)
+        assert not list(restraint.overdue(now))
+    last = replace(change(PATHS[0]), reason="the last")
+    assert restraint.note(last, now) is None
+    assert not list(restraint.overdue(now + STRETCH - 1))
+    ((said, note),) = restraint.overdue(now + STRETCH)
+    assert said == last
+    assert re.fullmatch(r"after \d{4} more changes that were not said", note)
+    assert not list(restraint.overdue(now + 10 * STRETCH))
+
+
+def test_what_was_said_is_not_said_again() -> None:
+    restraint = Restraint()
+    for _ in range(MOST):
+        restraint.note(change(PATHS[0]), 0)
+    assert not list(restraint.overdue(STRETCH))
 
 
 def test_each_path_counts_by_itself_and_is_forgotten() -> None:

@@ -12,7 +12,7 @@ from glorytun.core.backlog import Head
 from glorytun.core.inorder import SLACK
 from glorytun.core.leftout import left_out
 from glorytun.core.path import LAST_RESORT, Path
-from glorytun.core.scheduler import SPARSE, Scheduler
+from glorytun.core.scheduler import SPARSE, TOGETHER, Scheduler
 from glorytun.core.settings import SECOND, PathMode, PathSettings
 from glorytun.core.shaper import BURST_GIVEN, BURST_MAX, Shaper
 from glorytun.core.stat import OneWay
@@ -106,7 +106,8 @@ class TestSpread:
         assert [count for _, count in shares] == [1, 2, 2, 2, 2, 1]
 
     def test_what_is_far_off_waits_for_its_turn(self) -> None:
-        """While the near path is full, the far one takes what comes behind that, and no more."""
+        """While the near path is full, the far one takes what comes behind that, and little more:
+        what the near one takes next comes between."""
         near, far = make_path(1, rate=5_000_000), make_path(2, rate=5_000_000, rtt=60_000)
         chooser = scheduler(near, far)
         frame = SIZE + near.overhead
@@ -114,7 +115,19 @@ class TestSpread:
         assert chooser.spread(near, size=SIZE, count=100, now=NOW) == [(near, burst)]
         near.count_sent(size=20 * frame, count=20, now=NOW)
         assert ahead(chooser, NOW) > SIZE
-        assert chooser.spread(far, size=SIZE, count=100, now=NOW) == [(far, burst)]
+        most = 1 + TOGETHER * 5 // frame
+        assert chooser.spread(far, size=SIZE, count=100, now=NOW) == [(far, most)]
+
+    def test_what_costs_more_takes_nothing_away(self) -> None:
+        """A cheap path that is free takes as many as it may, though a dear one is faster."""
+        cheap = make_path(1, rate=5_000_000, rtt=60_000)
+        dear = make_path(2, rate=5_000_000, rtt=10_000)
+        cheap.settings = replace(cheap.settings, cost=1)
+        dear.settings = replace(dear.settings, cost=2)
+        chooser = scheduler(cheap, dear)
+        chooser._usable = [cheap, dear]  # as once the cheap one has been full
+        burst = 1 + BURST_GIVEN * 5 // (SIZE + cheap.overhead)
+        assert chooser.spread(cheap, size=SIZE, count=burst, now=NOW) == [(cheap, burst)]
 
     @pytest.mark.parametrize("count", [1, 5, 256])
     def test_without_a_limit_one_takes_all(self, count: int) -> None:
@@ -149,7 +162,7 @@ class TestSpread:
         assert 1 <= sum(number for _, number in shares) <= count
         arrivals = []
         for path, number in shares:
-            assert path is first or path.shaper.credit(NOW) >= 0
+            assert path is first or path.shaper.credit(NOW) >= -count  # parts of µs
             for _ in range(number):
                 arrivals.append((path.arrival(size=SIZE, now=NOW), path.duration(SIZE)))
                 path.count_sent(size=SIZE, count=1, now=NOW)

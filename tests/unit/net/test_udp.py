@@ -4,7 +4,9 @@ import errno
 import os
 import select
 import socket
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -257,6 +259,46 @@ def test_runs_of_one_buffer_leave_together(
         assert found == [bytes(data[at : at + 1000]) for at in range(first * 1000, len(data), 2000)]
         receiver.close()
     sender.close()
+
+
+@pytest.mark.parametrize("count", [2, 42, 43, 150])
+def test_as_many_leave_in_one_call_as_the_kernel_takes(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short the runs are, with which they come."""
+    sender, receiver = (UdpSocket.open("127.0.0.1", 0) for _ in range(2))
+    if Offload.UDP_GSO not in sender.offloads:
+        pytest.skip("the kernel has no UDP_SEGMENT")
+    rows = Batch(bytearray(count * 300), 0, 100, 3 * count, 100, 100)
+    runs = [rows.run(3 * at, 1 + at % 2) for at in range(count)]
+    made: list[int] = []
+    send_one = UdpSocket._send_one
+
+    def counted(self: UdpSocket, data: Sequence[memoryview], *where: Any) -> int:
+        made.append(sum(map(len, data)) // 100)
+        return send_one(self, data, *where)
+
+    monkeypatch.setattr(UdpSocket, "_send_one", counted)
+    assert sender.send(PathId(LOOPBACK, receiver.bound), *runs) == 0
+    total = sum(run.count for run in runs)
+    assert sum(made) == total
+    assert len(made) == -(-total // 64)
+    assert not sender.unsent
+    sender.close()
+    receiver.close()
+
+
+def test_what_was_not_sent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many, those for which the host had no room, and the first reason."""
+    sender, receiver = (UdpSocket.open("127.0.0.1", 0, allowed=frozenset()) for _ in range(2))
+    rows = Batch(bytearray(900), 0, 100, 9, 100, 100)
+    runs = [rows.run(at, 1) for at in (0, 2, 4, 6, 8)]
+    errors = iter([0, errno.ENOBUFS, 0, errno.EPERM, 0])
+    monkeypatch.setattr(UdpSocket, "_send_one", lambda *_: next(errors))
+    assert sender.send(PathId(LOOPBACK, receiver.bound), *runs) == errno.ENOBUFS
+    assert [run.offset for run in sender.unsent] == [200, 600]
+    sender.close()
+    receiver.close()
 
 
 def _has_more(receiver: UdpSocket) -> bool:
