@@ -100,12 +100,12 @@ some_tests() {
 }
 
 # What measures time has the machine to itself, and is tried again when a host with other work was
-# late: `-rR` tells of that. The rest runs three at a time, as booted systems and their wizard
+# late: `-rR` tells of that. The rest runs five at a time, as booted systems and their wizard
 # mostly wait.
 run_tests() {
     [ "${CI:-}" = true ] && set -- -p tests.ci_skips "$@"
     status=0
-    some_tests -m "not timing" -n 3 -p tests.lab.schedule "$@"
+    some_tests -m "not timing" -n 5 -p tests.lab.schedule "$@"
     some_tests -m timing --reruns 2 --reruns-delay 3 -rR "$@"
     return $status
 }

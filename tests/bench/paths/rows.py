@@ -22,6 +22,9 @@ CALM = 30.0
 """ms above the base at which pings have settled."""
 LATE = 5.0
 """ms above the median at which a packet of a stream is late."""
+BEFORE_SILENCE = 8.0
+"""s of a load that ends before BBR sends nearly nothing for 0.2 s (PROBE_RTT), as it does every ten:
+that is 2.2 % of ten, more than some bars leave, whatever carries it."""
 NONE = 0.5
 """A bar for what is counted: 0 stands for no bar."""
 
@@ -309,21 +312,25 @@ ROWS = (
         name="equal",
         title="20 + 10 Mbit/s, 10 ms both, rates given",
         work=bulk(link(20, 10), link(10, 10), possible=achievable(20, 10), bar=97),
+        seconds=BEFORE_SILENCE,
     ),
     Row(
         name="unequal",
         title="40 + 20, 10 and 60 ms, rates given",
         work=bulk(link(40, 10), link(20, 60), possible=achievable(40, 20), bar=94),
+        seconds=BEFORE_SILENCE,
     ),
     Row(
         name="lossy",
         title="50 + 50, 10 ms, one with 2 % loss",
         work=bulk(link(50, 10), link(50, 10, loss=0.02), possible=achievable(50, 50), bar=92),
+        seconds=BEFORE_SILENCE,
     ),
     Row(
         name="hurtful",
         title="50 + 2, 20 and 300 ms",
         work=bulk(link(50, 20), link(2, 300), possible=achievable(50), bar=98),
+        seconds=BEFORE_SILENCE,
     ),
     Row(
         name="auto",
