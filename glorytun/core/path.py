@@ -52,6 +52,9 @@ FAILED_SOON = 2 * UNANSWERED_MAX
 hardly one was answered."""
 LOSS_FAILED, QUEUE_FAILED = LOSS_FULL // 8, SECOND // 10
 """Or after so much loss, or with so many µs of queueing."""
+LOSSIER_LATE = 3_000
+"""µs by which others may be later than a path that loses more, and still take a packet: with none
+it gets half of what comes in bursts; with more, what it gets overtakes what they have to send."""
 PROBE_INTERVAL_MIN = 20_000
 """µs between two probes of MTU discovery at the least."""
 
@@ -77,6 +80,7 @@ class Path:
         "is_in_time",
         "is_late",
         "is_left_out",
+        "is_lossier",
         "is_pinned",
         "is_spent",
         "is_suspect",
@@ -144,6 +148,8 @@ class Path:
         """The limit above which it lost, unless it has worked since."""
         self.is_left_out = False
         """Whether others are better off without it: see `leftout`."""
+        self.is_lossier = False
+        """Whether it only has what others don't carry, for its loss: see `lossier`."""
         self.spared = 0
         """Replies for which it still counts that something waited, but not for this path."""
         self.rx_at = 0
@@ -258,6 +264,11 @@ class Path:
     def rank(self) -> int:
         """What isn't a backup comes first, then the backups by preference."""
         return self.settings.preference if self.settings.state == PathState.BACKUP else -1
+
+    @property
+    def price(self) -> tuple[int, bool]:
+        """Sorts what is used first: what costs no money, then what loses less."""
+        return self.settings.cost, self.is_lossier
 
     # Sizes.
 
@@ -439,9 +450,13 @@ class Path:
             self.apply_rate()
 
     def arrival(self, *, size: int, now: int) -> int:
-        """When a datagram of `size` bytes would be at the peer, by its clock, if it left here."""
+        """When a datagram of `size` bytes would be at the peer, by its clock, if it left here.
+
+        A path that loses more than others counts as later than it is.
+        """
         start = max(self.shaper.busy_until, now)
-        return start + self.duration(size) + self.delay.mean
+        handicap = LOSSIER_LATE if self.is_lossier else 0
+        return start + self.duration(size) + self.delay.mean + handicap
 
     def duration(self, size: int) -> int:
         """µs that a datagram of `size` bytes takes at the path's rate."""
@@ -476,7 +491,11 @@ class Path:
         if self.condition in OVER_LIMIT:
             return Limit.LOSS if self.condition == Condition.LOSSY else Limit.DELAY
         limit = self.estimator.limit
-        return Limit.ORDER if limit is Limit.APPLICATION and self.spared else limit
+        if limit is not Limit.APPLICATION:
+            return limit
+        if self.is_lossier:
+            return Limit.LOSS
+        return Limit.ORDER if self.spared else limit
 
     def status(self) -> PathStatus:
         return PathStatus(

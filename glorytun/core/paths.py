@@ -7,6 +7,7 @@ from typing import NamedTuple
 from glorytun.core.address import PathId
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
 from glorytun.core.leftout import has_rival, left_out
+from glorytun.core.lossier import lossier
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
@@ -170,6 +171,9 @@ class Paths:
         for path in self:
             path.note_alone(is_alone=is_alone)
             path.is_suspect = path.is_alive and self._is_suspect(path, now)
+        last = lossier(self)
+        for path in self:
+            path.is_lossier = path in last
         self.scheduler.refresh(self, now)
         self._update_mtu()
 

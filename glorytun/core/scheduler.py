@@ -4,7 +4,8 @@ A path is free while what it has to send already takes no longer than a burst. S
 proportion to their rates, and what is sent while all are free takes the fastest. A slower one is
 only for what is so far behind in the queue that it comes in order: see `inorder`. Paths are tried
 in groups: those that run, without those that are suspected not to, else what is better than
-nothing. Of those that cost something only as many are tried as the cheaper ones are full.
+nothing. Of those that cost something only as many are tried as the cheaper ones are full, and of
+those that lose more than others: see `lossier`.
 
 A path whose mode is redundant has no packets of its own while another path works, but copies.
 """
@@ -16,7 +17,7 @@ from glorytun.core.backlog import Head
 from glorytun.core.inorder import SLACK, InOrder
 from glorytun.core.path import Path
 from glorytun.core.settings import SECOND, PathMode
-from glorytun.core.shaper import RATE_UNLIMITED
+from glorytun.core.shaper import RATE_UNLIMITED, Shaper
 from glorytun.core.status import Condition
 
 # What this implementation chose.
@@ -51,7 +52,7 @@ class Scheduler:
         self._usable: list[Path] = []
         """Without those that cost more, while these suffice."""
         self._tiers: list[list[Path]] = []
-        """By what they cost, cheap ones first; empty when all cost the same."""
+        """By their price, cheap ones first; empty when all have the same."""
         self._copying: list[Path] = []
         """For copies of all packets."""
         self._marked: list[Path] = []
@@ -69,23 +70,27 @@ class Scheduler:
         self._usable = own or sure or spare or running or self._last_resort(now)
         able = [path for path in self._paths if path.is_for_copies and not path.is_suspect]
         self._marked = able or self._usable
-        costs = sorted({path.settings.cost for path in self._usable})
-        self._tiers = [
-            [path for path in self._usable if path.settings.cost == cost] for cost in costs
-        ]
-        if len(costs) == 1:
+        prices = sorted({path.price for path in self._usable})
+        self._tiers = [[path for path in self._usable if path.price == price] for price in prices]
+        if len(prices) == 1:
             self._tiers = []
         self._open(now)
 
     def _open(self, now: int) -> None:
-        """Let dearer paths be used when all that cost less are full, and no longer."""
+        """Let dearer paths be used when all that cost less are full, and no longer.
+
+        What only loses more, for a while longer.
+        """
         if not self._tiers:
             return
         self._usable = []
+        cost = self._tiers[0][0].settings.cost
         for tier in self._tiers:
-            self._usable += tier
-            if not all(path.shaper.is_full(now) for path in tier if path.size_max):
+            is_full = Shaper.was_full if tier[0].settings.cost == cost else Shaper.is_full
+            if not all(is_full(path.shaper, now) for path in self._usable if path.size_max):
                 break
+            self._usable += tier
+            cost = tier[0].settings.cost
 
     def _spare(self) -> list[Path]:
         """Those that wait, of the best rank: better than what shows signs of being dead.

@@ -19,6 +19,9 @@ FULL_AFTER = 3 * SECOND // 10
 """µs without much of a pause after which a path is full: dearer ones are used too, then."""
 FULL = 83
 """% of that that it was busy."""
+FULL_UNTIL = SECOND
+"""µs after which it is no more, for one that is used too and costs no money: TCP with BBR sends
+nearly nothing for 0.2 s every ten, and others halve their rate and come back."""
 DEBT_MAX = SECOND // 2
 """µs that control messages, which don't wait, may keep data waiting on a slow path."""
 LINK_OVERHEAD = 38
@@ -31,6 +34,7 @@ class Shaper:
     __slots__ = (
         "_charged_at",
         "_copies_until",
+        "_full_at",
         "_pauses",
         "_rest",
         "_since",
@@ -58,6 +62,8 @@ class Shaper:
         self._since = 0
         """When the stretch began over which `_pauses` are added up, µs."""
         self._pauses = 0
+        self._full_at = 0
+        """When it was full the last time."""
         self._used = 0
         """Share of the stretch before that it was busy, %."""
 
@@ -91,12 +97,18 @@ class Shaper:
         """Whether it has been sent on for a while as fast as it may be."""
         return self.used(now) > FULL
 
+    def was_full(self, now: int) -> bool:
+        """The same, or not long ago."""
+        return now - self._full_at < FULL_UNTIL
+
     def _note_pause(self, now: int) -> None:
         self._pauses += max(0, now - self.busy_until)
         length = now - self._since
         if length >= FULL_AFTER:
             self._used = 100 - 100 * self._pauses // length
             self._since, self._pauses = now, 0
+            if self._used > FULL:
+                self._full_at = now
 
     def charge(self, size: int, now: int) -> None:
         """`size` bytes of frames leave now."""

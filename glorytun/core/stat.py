@@ -109,6 +109,18 @@ class LossEstimator:
             lost = max(0, self._sent - self._received)
             self.loss = min(LOSS_FULL, lost * LOSS_FULL // self._sent)
 
+    @property
+    def sample(self) -> int:
+        """Datagrams that `loss` and `per_mille` are of, roughly."""
+        return self._sent // _UNIT
+
+    @property
+    def per_mille(self) -> int:
+        """The same as `loss` in ‰, rounded up."""
+        if self.sample < _LOSS_SAMPLE_MIN:
+            return 0
+        return -(-1000 * max(0, self._sent - self._received) // self._sent)
+
     def look(self) -> None:
         """Begin to look at what is lost from now on: on average it is that of before for long."""
         self._look = self.sent, self.received

@@ -38,7 +38,7 @@ class Limit(StrEnum):
     ORDER = "order"
     """What waits would arrive behind what overtakes it on a path that takes less time."""
     LOSS = "loss"
-    """It loses too much to be used."""
+    """It loses too much to be used, or others that lose less carry all there is."""
     DELAY = "delay"
     """Its round trips take too long to be used."""
 

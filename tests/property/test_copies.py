@@ -214,6 +214,7 @@ def test_a_slow_path_is_handed_no_more_than_5_ms_at_once(rate: int) -> None:
                     sent += count
                     at_once += count * (slow in (outgoing.path, outgoing.copy_path))
                     copies += count * (slow == outgoing.copy_path)
+                    simulation.transmit(client, outgoing)
         handed.append(at_once * frame)
         simulation.run(MILLISECOND)
     assert max(handed) <= max(rate * 125 * 5, 2 * frame)

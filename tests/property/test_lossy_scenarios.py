@@ -3,7 +3,8 @@
 import pytest
 
 from glorytun.core.events import PathChanged
-from glorytun.core.status import Condition
+from glorytun.core.settings import SECOND
+from glorytun.core.status import Condition, Limit
 from tests.property.test_multipath_scenarios import started
 from tests.simulation import MILLISECOND, Side, Simulation, Wire
 
@@ -59,3 +60,35 @@ def test_a_path_that_goes_on_losing_is_tried_more_and_more_rarely(loss: float) -
     for side in (simulation.client, simulation.server):
         left = [event for event in side.events if isinstance(event, PathChanged)]
         assert 0 < sum(event.new == Condition.LOSSY != event.old for event in left) < 12
+
+
+def loads(simulation: Simulation, side: Side, *, rate: int, seconds: int) -> list[int]:
+    """Send so many Mbit/s; the bytes that each path carried in the second half of the time."""
+    interval = 1000 * 8 // rate
+    before: list[int] = []
+    for _ in range(2):
+        before = [status.tx.bytes for status in side.paths()]
+        count = seconds * SECOND // 2 // interval
+        simulation.stream(side, count=count, interval=interval, size=1000)
+    return [now.tx.bytes - then for now, then in zip(side.paths(), before, strict=True)]
+
+
+@pytest.mark.parametrize("is_auto", [False, True], ids=["given", "auto"])
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+def test_a_path_that_loses_more_has_what_others_do_not_carry(*, up: bool, is_auto: bool) -> None:
+    """No packet is lost for it while they suffice, and says why; then it is as good as another."""
+    wires = [Wire(loss=0.02, rate=1_250_000), Wire(rate=1_250_000)]
+    simulation = started(*wires, rates=() if is_auto else (10, 10))
+    sender = simulation.client if up else simulation.server
+    bad, good = loads(simulation, sender, rate=7, seconds=12)
+    assert bad < good / 30
+    assert sender.paths()[0].limit is Limit.LOSS
+    assert all(status.condition == Condition.RUNNING for status in sender.paths())
+    bad, good = loads(simulation, sender, rate=19, seconds=12)
+    assert bad > good / 2
+    bad, good = loads(simulation, sender, rate=7, seconds=4)
+    assert bad < good / 30
+    wires[0].loss = 0.0
+    loads(simulation, sender, rate=19, seconds=8)
+    bad, good = loads(simulation, sender, rate=7, seconds=6)
+    assert bad > good / 3

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
@@ -23,8 +23,8 @@ CALM = 30.0
 LATE = 5.0
 """ms above the median at which a packet of a stream is late."""
 BEFORE_SILENCE = 8.0
-"""s of a load that ends before BBR sends nearly nothing for 0.2 s (PROBE_RTT), as it does every ten:
-that is 2.2 % of ten, more than some bars leave, whatever carries it."""
+"""s of a load that ends before BBR sends nearly nothing for 0.2 s (PROBE_RTT), as it does every
+ten: that is 2.2 % of ten, more than some bars leave, whatever carries it."""
 NONE = 0.5
 """A bar for what is counted: 0 stands for no bar."""
 
@@ -118,10 +118,12 @@ def bulk(
     start: float = 2.0,
     ping: float = 15.0,
     worst: float = 0.0,
+    congestion: str = "",
 ) -> Callable[[Players, bool, Options, float], Run]:
     """One flow, pings beside it."""
 
     def work(players: Players, up: bool, options: Options, seconds: float) -> Run:
+        options = replace(options, congestion=congestion or options.congestion)
         with Scene(players, *profiles, up=up, is_auto=is_auto, options=options) as scene:
             seen = scene.flow(seconds + start)
         found = share(seen, possible, start, seconds + start, bar=bar)
@@ -325,6 +327,16 @@ ROWS = (
         title="50 + 50, 10 ms, one with 2 % loss",
         work=bulk(link(50, 10), link(50, 10, loss=0.02), possible=achievable(50, 50), bar=92),
         seconds=BEFORE_SILENCE,
+    ),
+    Row(
+        name="fragile",
+        title="50 + 50, 10 ms, one with 2 % loss, CUBIC: of the good one",
+        work=bulk(
+            *(link(50, 10), link(50, 10, loss=0.02)),
+            possible=achievable(50),
+            bar=90,
+            congestion="cubic",
+        ),
     ),
     Row(
         name="hurtful",

@@ -429,6 +429,55 @@ class TestCost:
         assert len(set(by_cost)) == 3
 
 
+class TestLoss:
+    """Of two paths one loses more: `lossier`."""
+
+    def paths(self) -> tuple[Path, Path]:
+        good, bad = make_path(1, rate=1_000_000), make_path(2, rate=1_000_000, rtt=18_000)
+        bad.is_lossier = True
+        return good, bad
+
+    def test_it_has_what_the_other_does_not_carry(self) -> None:
+        """The good one is full a third of a second after there is enough for it."""
+        good, bad = self.paths()
+        chooser = scheduler(good, bad)
+        assert set(run(chooser, SECOND // 4)) == {good.id}
+        counts = run(chooser, 3 * SECOND)
+        assert counts[bad.id] == pytest.approx(counts[good.id], rel=0.2)
+
+    @pytest.mark.parametrize("cost", [0, 1])
+    @pytest.mark.parametrize("pause", [SECOND // 2, 2 * SECOND])
+    def test_it_is_used_for_a_moment_longer(self, pause: int, cost: int) -> None:
+        """BBR is silent for 0.2 s; but one that costs money, too, no longer."""
+        good, bad = self.paths()
+        costly(bad, cost)
+        run(scheduler(good, bad), 2 * SECOND)
+        now = NOW + 2 * SECOND + pause
+        good.shaper.charge(good.shaper.rate // 100, now)  # Now it isn't free.
+        picked = scheduler(good, bad, now=now).pick(size=SIZE, now=now)
+        assert (picked is bad) == (pause < SECOND and not cost)
+
+    def test_while_both_are_used_small_bursts_take_the_other(self) -> None:
+        good, bad = self.paths()
+        chooser = scheduler(good, bad)
+        run(chooser, 2 * SECOND)
+        now = NOW + 2 * SECOND + SECOND // 10
+        picked = [chooser.pick(size=SIZE, now=now)]
+        good.count_sent(size=SIZE, count=1, now=now)
+        picked.append(chooser.pick(size=SIZE, now=now))
+        assert picked == [good, good]
+        good.count_sent(size=SIZE, count=1, now=now)
+        good.count_sent(size=SIZE, count=1, now=now)
+        assert chooser.pick(size=SIZE, now=now) is bad
+
+    def test_no_money_is_spent_instead(self) -> None:
+        """What only loses more comes before what costs more."""
+        good, bad = self.paths()
+        dear = costly(make_path(3, rate=1_000_000), 1)
+        counts = run(scheduler(good, bad, dear), SECOND)
+        assert counts[good.id] > counts[bad.id] > counts[dear.id] > 0
+
+
 class TestCopies:
     def test_a_redundant_path_has_copies_and_nothing_of_its_own(self) -> None:
         own, other = make_path(1, rate=1_000_000), redundant(make_path(2, rate=1_000_000, rtt=2))

@@ -56,6 +56,20 @@ def test_loss_is_found(share: float, each: int) -> None:
     assert all(abs(estimate - share) < 0.15 for estimate in estimates)
 
 
+@pytest.mark.parametrize("share", [0, 1, 5, 20, 300])
+def test_loss_is_told_in_per_mille(share: int) -> None:
+    """Of the last two seconds, when that is enough datagrams; of a few nothing is said."""
+    loss = LossEstimator()
+    loss.add(sent=10, received=10, now=0)
+    loss.add(sent=40, received=20, now=1)
+    assert loss.per_mille == 0
+    for beat in range(1, 200):
+        now, sent = beat * SECOND // 10, loss.sent + 1000
+        loss.add(sent=sent, received=loss.received + 1000 - share, now=now)
+    assert loss.per_mille == pytest.approx(share, abs=1)
+    assert loss.sample == pytest.approx(20_000, rel=0.1)
+
+
 def test_loss_is_forgotten() -> None:
     """A loss that is over is no longer said after a thousand datagrams."""
     loss = LossEstimator()
