@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.emulator.model import Profile
 from tests.netns.topology import FAMILIES, SERVER, Family, Lab, Link, Topology, direct, routed
 from tests.netns.traffic import Stream
 from tests.netns.tunnel import Daemon, Pair, Peer, Role, Tunnel, Tunnels, inside
 from tests.netns.wait import wait_for
+from tests.wan import DIRECTIONS, EmulatedLink, Wan
 
 pytestmark = pytest.mark.interop
 
@@ -17,6 +19,9 @@ GONE = 1.0
 """Seconds after which neither sends to a path that was set down."""
 RECOVERED = 5.0
 """Seconds after which traffic flows again when a path or a side comes back."""
+
+UNUSED = 5000
+"""Bytes of frames in half a second: beats have some 3000, datagrams of a stream ten times more."""
 
 ROLES: tuple[Role, Role] = ("client", "server")
 both_roles = pytest.mark.parametrize("role", ROLES, ids=lambda role: f"our-{role}")
@@ -216,6 +221,32 @@ def _set_down(mixed: Mixed, address: str) -> None:
         down.flow(100)
     for stream in (up, down):
         assert stream.report.lost_after(set_at) <= GONE, str(stream.report)
+
+
+def test_delay_limit(lab: Lab, tunnels: Tunnels) -> None:
+    """A link that takes too long is left both ways, though only ours knows a limit for that."""
+    with Wan(lab, Profile(rate=20, delay=20), Profile(rate=20, delay=5)) as wan:
+        mixed = join(tunnels, wan.topology, "client", links=2)
+        link = wan.links[1]
+        mixed.pair.client.path(wan.topology.client_address(2), "delaylimit", "60ms")
+        mixed.pair.wait_running(2)
+        with mixed.pair.stream() as up, mixed.pair.stream(up=False) as down:
+            wait_for(lambda: min(_carried(link, up, down)) > UNUSED, timeout=20, what="its use")
+            link.change(delay=50)
+            mixed.ours.wait_running(1)
+            up.flow(800, timeout=8)  # A 0.3.4 sends little there at first anyway.
+            assert max(_carried(link, up, down)) < UNUSED
+            link.change(delay=5)
+            wait_for(lambda: min(_carried(link, up, down)) > UNUSED, timeout=20, what="use again")
+
+
+def _carried(link: EmulatedLink, *streams: Stream) -> list[int]:
+    """The bytes that it carries in each direction while each stream moves on."""
+    before = [link.counters(way).sent_bytes for way in DIRECTIONS]
+    for stream in streams:
+        stream.flow(50)
+    after = [link.counters(way).sent_bytes for way in DIRECTIONS]
+    return [now - then for now, then in zip(after, before, strict=True)]
 
 
 @both_roles
