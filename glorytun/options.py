@@ -201,11 +201,12 @@ _TUNNEL = (
         parse=parse_reorder,
         write=write_reorder,
         as_text=True,
-        default="off",
+        default="auto",
         help="How long packets that are received may be held back at the most, so that they come "
         "in the order in which the peer sent them: `off`, or a time from 1ms to 1s. All then take "
-        "as long as on the slowest path: it is for what can't stand another order, and TCP can. "
-        "`auto` is `off`, until it can be shown where it never hurts.",
+        "as long as on the slowest path. With `auto` that is done only for TCP without a traffic "
+        "class, from a glorytun 0.3.4, which sends each packet over any path, and while their "
+        "delays differ by 5 to 100 ms.",
     ),
 )
 

@@ -43,6 +43,14 @@ _BAD_HINTS = {
 }
 
 
+_HELD = {
+    "none": "",
+    "tcp": "; TCP waits for slower paths, to be in order",
+    "all": "; they wait for slower paths, to be in order",
+}
+"""What is said of packets that are held back."""
+
+
 def render_tunnel(tunnel: dict[str, Any], *, now: float) -> str:
     """The tunnel as a whole."""
     title = (
@@ -58,7 +66,7 @@ def render_tunnel(tunnel: dict[str, Any], *, now: float) -> str:
             ("cipher", _cipher(tunnel, now=now)),
             ("mtu", _mtu(tunnel["mtu"])),
             ("sent", _sent(tunnel["sent"])),
-            ("received", _amount(tunnel["received"], "packets")),
+            ("received", _received(tunnel["received"])),
             (
                 "settings",
                 f"tc {format_traffic_class(settings['traffic_class'])}, "
@@ -67,8 +75,8 @@ def render_tunnel(tunnel: dict[str, Any], *, now: float) -> str:
                 f"keepalive {format_time(settings['keepalive'])}"
                 + "".join(
                     f", {name} {settings[name]}"
-                    for name in ("redundant", "reorder")
-                    if settings[name] != "off"
+                    for name, usual in (("redundant", "off"), ("reorder", "auto"))
+                    if settings[name] != usual
                 ),
             ),
             ("kernel", _features(tunnel["features"])),
@@ -225,6 +233,10 @@ def _amount(amount: dict[str, Any], unit: str) -> str:
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit.removesuffix('s') if number == 1 else unit}"
+
+
+def _received(received: dict[str, Any]) -> str:
+    return _amount(received, "packets") + _HELD[received["held"]]
 
 
 def _sent(amount: dict[str, Any]) -> str:

@@ -196,6 +196,7 @@ def describe_tunnel(
             "packets": status.received_total,
             "undelivered": facts.undelivered,
             "copies": status.copies_total,
+            "held": status.held.value,
         },
         "settings": {
             "cipher": settings.cipher.value,

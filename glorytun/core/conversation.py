@@ -212,6 +212,7 @@ class Conversation:
         """Follow a message that is authentic and new."""
         message = heard.message
         path.public = message.sent_to
+        path.rx_delay = now - heard.time
         is_newest = heard.time == self._window.newest
         if is_newest:
             self.peer = message.extensions

@@ -2,7 +2,8 @@
 
 from glorytun.core.wire import VERSION_MASK
 
-_HAS_PORTS = (6, 17)
+_TCP = 6
+_HAS_PORTS = (_TCP, 17)
 """TCP and UDP."""
 
 
@@ -25,3 +26,9 @@ def flow_key(buffer: bytearray, at: int) -> bytes:
     if protocol in _HAS_PORTS and not is_part:
         key += buffer[ports : ports + 4]
     return bytes(key)
+
+
+def is_tcp(buffer: bytearray, at: int) -> bool:
+    """Whether it is a packet of TCP, as far as its first header tells."""
+    is_v6 = buffer[at] >> 4 & VERSION_MASK == 6
+    return buffer[at + (6 if is_v6 else 9)] == _TCP

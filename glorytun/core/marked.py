@@ -10,9 +10,8 @@ _CLASS = 0xFC
 """Without ECN's bits (RFC 3168)."""
 
 
-def traffic_class(packet: Batch) -> int:
-    """Of the first of some IP packets: DSCP << 2 (RFC 2474, RFC 8200)."""
-    buffer, at = packet.buffer, packet.offset
+def traffic_class(buffer: bytearray, at: int) -> int:
+    """Of an IP packet: DSCP << 2 (RFC 2474, RFC 8200)."""
     if buffer[at] >> 4 & VERSION_MASK == 6:
         return (buffer[at] << 4 | buffer[at + 1] >> 4) & _CLASS
     return buffer[at + 1] & _CLASS
@@ -23,7 +22,7 @@ def first_alike(packets: Batch, marked: int) -> tuple[Batch, bool]:
 
     As fast for many as for few: of a batch that waits for credit it is asked again and again.
     """
-    is_marked = traffic_class(packets) == marked
+    is_marked = traffic_class(packets.buffer, packets.offset) == marked
     if packets.count == 1:
         return packets, is_marked
     shape, strides = (packets.count,), (packets.stride,)

@@ -100,6 +100,7 @@ class Path:
         "runs_since",
         "rx_at",
         "rx_bytes",
+        "rx_delay",
         "rx_loss",
         "rx_total",
         "rx_total_then",
@@ -152,6 +153,8 @@ class Path:
         """Whether it only has what others don't carry, for its loss: see `lossier`."""
         self.spared = 0
         """Replies for which it still counts that something waited, but not for this path."""
+        self.rx_delay = 0
+        """µs that the newest message took, plus what the peer's clock is behind ours."""
         self.rx_at = 0
         self.start_anew(after)
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from glorytun.core.address import PathId
+from glorytun.core.condition import OVER_LIMIT
 from glorytun.core.events import PathAdded, PathChanged, PathMtuFound, PathRemoved, TunnelMtuChanged
 from glorytun.core.leftout import has_rival, left_out
 from glorytun.core.lossier import lossier
 from glorytun.core.outbox import Outbox
 from glorytun.core.path import LAST_RESORT, Path
 from glorytun.core.scheduler import Scheduler
-from glorytun.core.settings import SECOND, PathChange, PathSettings, with_change
+from glorytun.core.settings import SECOND, PathChange, PathMode, PathSettings, with_change
 from glorytun.core.status import Condition
 
 # What the protocol says (PROTOCOL 3).
@@ -31,6 +32,8 @@ SUSPECT_BEATS = 17, 10
 """Beats of silence, while other paths are heard, after which a server suspects a path, ..."""
 SUSPECT_BEATS_ALONE = 19, 10
 """... and where none but those that wait could do its work: one late request is no reason yet."""
+UNUSED = {Condition.DOWN} | OVER_LIMIT
+"""On these even a 0.3.4 sends nothing."""
 LIVELY_PAUSE = SECOND
 """A longer pause on all paths is no sign of trouble: the client had nothing to send."""
 
@@ -177,6 +180,18 @@ class Paths:
         self.scheduler.refresh(self, now)
         self._update_mtu()
 
+    def likely(self, *, at_random: bool) -> set[PathId]:
+        """Those on which the peer's next packet may come: none of a backup, while better ones work.
+
+        One of us leaves out what hurts, and what costs more. A 0.3.4 sends over any at random, also
+        while we take it for dead, since little is sent and nothing of it came there.
+        """
+        for paths in self._by_rank():
+            if any(path.works for path in paths):
+                found = paths if at_random else _with_own_packets(paths)
+                return {path.id for path in found if path.condition not in UNUSED}
+        return set()
+
     def _by_rank(self) -> list[list[Path]]:
         """Those that are no backups, then the backups by preference."""
         ranks: dict[int, list[Path]] = {}
@@ -264,6 +279,17 @@ class Paths:
             if not path.is_suspect and self._suspect_at(path) > now:
                 yield self._suspect_at(path)
             yield max(self._silent_since(path) + SILENT_BEATS * beat, now + beat // 2)
+
+
+def _with_own_packets(paths: list[Path]) -> list[Path]:
+    """Those that cost least of where packets are sent by themselves, not only copies."""
+    found = [
+        path
+        for path in paths
+        if path.condition == Condition.RUNNING and path.settings.mode is not PathMode.REDUNDANT
+    ]
+    least = min((path.settings.cost for path in found), default=0)
+    return [path for path in found if path.settings.cost == least]
 
 
 def _link(path: Path) -> _Link:

@@ -39,7 +39,7 @@ class PathMode(StrEnum):
 
 
 REORDER_AUTO = -1
-"""Of `Settings.reorder`: only where it can't hurt. As far as we know that is nowhere: it is off."""
+"""Of `Settings.reorder`: only where it helps, see `resequence`."""
 NO_CLASS = 255
 """No traffic class: of one the last two bits, which are ECN's, are 0."""
 
@@ -59,7 +59,7 @@ class Settings:
     """Interval between a client's control messages on an idle path."""
     redundant: int = NO_CLASS
     """The traffic class (DSCP << 2) of packets that are sent on two paths."""
-    reorder: int = 0
+    reorder: int = REORDER_AUTO
     """µs that a received packet may be held back to come in order; 0: none is, `REORDER_AUTO`."""
 
 

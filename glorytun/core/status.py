@@ -114,6 +114,14 @@ class PathStatus:
     """µs that what we send waits on the way."""
 
 
+class Held(StrEnum):
+    """Which received packets are held back, so that they come in order."""
+
+    NONE = "none"
+    TCP = "tcp"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelStatus:
     """The tunnel as a whole."""
@@ -132,6 +140,7 @@ class TunnelStatus:
     sent_total: int
     received_bytes: int
     received_total: int
+    held: Held
     copies_total: int
     """Datagrams of which another copy had come before."""
     unsent_total: int

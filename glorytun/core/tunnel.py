@@ -31,6 +31,7 @@ from glorytun.core.resequence import Resequencer
 from glorytun.core.scheduler import SEND_MAX, Turn
 from glorytun.core.settings import (
     NO_CLASS,
+    REORDER_AUTO,
     SECOND,
     PathChange,
     PathSettings,
@@ -265,7 +266,9 @@ class Tunnel:
         return packets
 
     def _receive_control(self, datagram: Batch, path_id: PathId, now: int) -> None:
-        if self._conversation.receive(datagram, path_id, now) is not None:
+        path = self._conversation.receive(datagram, path_id, now)
+        if path is not None:
+            self._resequencer.note(path_id, path.rx_delay, now)
             self._wake_at = None
             self._judge(now)
 
@@ -436,7 +439,19 @@ class Tunnel:
         self._is_put_in_order = self._conversation.peer_does(Capability.IN_ORDER)
         self.may_send_bare = self._conversation.both_do(Capability.BARE)
         self._paths.judge(now)
+        self._put_in_order()
         self._reschedule(now)
+
+    def _put_in_order(self) -> None:
+        """Hold what is received, or not: where nobody chose, what a 0.3.4 sends over any path."""
+        reorder, is_ours = self.settings.reorder, self._conversation.is_extended
+        self._resequencer.likely = self._paths.likely(at_random=not is_ours)
+        if reorder != REORDER_AUTO:
+            self._resequencer.hold_all(reorder)
+        elif is_ours:
+            self._resequencer.hold_all(0)
+        else:
+            self._resequencer.hold_what_it_helps()
 
     def _reschedule(self, now: int) -> None:
         """Find out when `on_timeout` is due next."""
@@ -520,7 +535,7 @@ class Tunnel:
             redundant=old.redundant if change.redundant is None else change.redundant,
             reorder=old.reorder if change.reorder is None else change.reorder,
         )
-        self._resequencer.limit = max(0, self.settings.reorder)
+        self._put_in_order()
         self._timeout_at = now
 
     def close(self, now: int) -> None:
@@ -547,6 +562,7 @@ class Tunnel:
             sent_total=self._sent_total,
             received_bytes=self._received_bytes,
             received_total=self._received_total,
+            held=self._resequencer.held,
             copies_total=self._copies_total,
             unsent_total=self._unsent_total,
         )

@@ -223,6 +223,44 @@ def _set_down(mixed: Mixed, address: str) -> None:
         assert stream.report.lost_after(set_at) <= GONE, str(stream.report)
 
 
+@both_roles
+def test_order(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """A 0.3.4 sends over any path: what it sends comes in order, also what comes after a pause.
+
+    All is as late as on the slowest path then: TCP with BBR believes the shortest time it ever saw.
+    """
+    with Wan(lab, Profile(rate=40, delay=5), Profile(rate=40, delay=30)) as wan:
+        mixed = join(tunnels, wan.topology, role, links=2)
+        mixed.pair.wait_running(2)
+        up, overtaken = role == "server", {}
+        for reorder in ("off", "50ms"):
+            mixed.ours.command("set", "reorder", reorder)
+            with mixed.pair.stream(up=up, rate=500) as stream:
+                stream.flow(500)
+            overtaken[reorder] = stream.report.overtaken
+        assert overtaken["off"] > 50 > overtaken["50ms"] * 10
+        with mixed.pair.stream(up=up, rate=1.5) as stream:
+            stream.flow(8, timeout=10)
+        assert min(stream.report.delays.values()) >= 0.030
+
+
+@both_roles
+def test_order_of_tcp(lab: Lab, tunnels: Tunnels, role: Role) -> None:
+    """TCP from a 0.3.4 is put in order without being asked for, and what isn't TCP doesn't wait."""
+    with Wan(lab, Profile(rate=40, delay=5), Profile(rate=20, delay=30)) as wan:
+        mixed = join(tunnels, wan.topology, role, links=2)
+        mixed.pair.wait_running(2)
+        up, seconds = role == "server", {}
+        for reorder in ("off", "auto"):
+            mixed.ours.command("set", "reorder", reorder)
+            seconds[reorder] = mixed.pair.transfer(up=up, size=10_000_000)
+        assert seconds["auto"] < 0.85 * seconds["off"]
+        assert mixed.ours.show()["received"]["held"] == "tcp"
+        with mixed.pair.stream(up=up) as stream:
+            stream.flow(100)
+        assert min(stream.report.delays.values()) < 0.020
+
+
 def test_delay_limit(lab: Lab, tunnels: Tunnels) -> None:
     """A link that takes too long is left both ways, though only ours knows a limit for that."""
     with Wan(lab, Profile(rate=20, delay=20), Profile(rate=20, delay=5)) as wan:

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -38,6 +39,17 @@ class Report:
     def lost(self) -> list[int]:
         """Sequence numbers that never came."""
         return [number for number in range(len(self.sent)) if number not in self.received]
+
+    @property
+    def delays(self) -> dict[int, float]:
+        """Seconds that each took, by its sequence number."""
+        return {number: at - self.sent[number] for number, at in self.received.items()}
+
+    @property
+    def overtaken(self) -> int:
+        """How many came just before one with a lower sequence number."""
+        numbers = [number for number, _ in sorted(self.received.items(), key=itemgetter(1))]
+        return sum(later < earlier for earlier, later in pairwise(numbers))
 
     def lost_after(self, when: float) -> float:
         """Seconds from `when` until the last lost datagram was sent; 0 when none was lost."""
@@ -72,7 +84,7 @@ class Stream:
         to: str,
         *,
         family: Family = 4,
-        rate: int = 200,
+        rate: float = 200,
         size: int = 200,
     ) -> None:
         """`rate` is in datagrams per second, `size` in bytes of UDP payload."""

@@ -305,7 +305,7 @@ class Pair(Generic[C, S]):
         ping = self.client.host.ping(inside(family, SERVER), count=count, interval=interval)
         assert ping.received == ping.sent == count
 
-    def stream(self, *, up: bool = True, rate: int = 200, size: int = 200) -> Stream:
+    def stream(self, *, up: bool = True, rate: float = 200, size: int = 200) -> Stream:
         """A stream of datagrams from the client to the server, or the other way."""
         source, target = self._direction(up=up)
         return Stream(source.host, target.host, inside(4, target.end), rate=rate, size=size)

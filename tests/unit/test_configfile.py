@@ -19,6 +19,7 @@ from glorytun.configfile import (
 )
 from glorytun.core.settings import (
     NO_CLASS,
+    REORDER_AUTO,
     SECOND,
     CipherChoice,
     PathMode,
@@ -120,7 +121,7 @@ class TestMeaning:
             traffic_class=192,
             redundant=NO_CLASS,
             firewall_mark=0,
-            reorder=0,
+            reorder=REORDER_AUTO,
         )
         assert (configuration.paths, configuration.warnings) == ((), ())
 

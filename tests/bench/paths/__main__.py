@@ -94,7 +94,9 @@ def run_calm(row: Row, name: str, up: bool, arguments: argparse.Namespace) -> Ru
 
 def run(row: Row, name: str, up: bool, arguments: argparse.Namespace) -> Run | None:
     """One row once; None when it failed."""
-    options = Options(congestion=arguments.congestion, qdisc=arguments.qdisc)
+    options = Options(
+        congestion=arguments.congestion, qdisc=arguments.qdisc, reorder=arguments.reorder
+    )
     seconds = arguments.seconds or row.seconds
     try:
         found = row.work(PLAYERS[name], up, options, seconds)
@@ -127,6 +129,7 @@ def main() -> int:
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     parser.add_argument("--congestion", default=congestion, help=f"of TCP inside: {congestion}")
     parser.add_argument("--qdisc", default="", help="of the TUN devices, else the kernel's default")
+    parser.add_argument("--reorder", default="", help="how long we hold what is received, or off")
     parser.add_argument("--json", type=Path, default=Path("bench-paths.json"), help="to write")
     series = Path("bench-paths.series")
     parser.add_argument("--series", type=Path, default=series, help="directory for CSV and SVG")

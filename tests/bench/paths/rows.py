@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -247,14 +246,12 @@ def equalised(players: Players, up: bool, options: Options, seconds: float) -> R
             stream.flow(int(seconds * rate * 0.95), timeout=2 * seconds)
         report = stream.report
     delays = one_way(report, since=rate)
-    numbers = [number for number, _ in sorted(report.received.items(), key=itemgetter(1))]
-    overtaken = sum(after < before for before, after in pairwise(numbers))
     slowest = max(profile.delay for profile in profiles)
     most = statistics.quantiles(delays, n=100)[98]
     measures = [
         Measure(name="delay of 99 %", unit="ms", value=most, bar=slowest + 5, is_most=True),
         Measure(name="longest", unit="ms", value=max(delays), bar=0, is_most=True),
-        Measure(name="overtaken", unit="packets", value=overtaken, bar=0, is_most=True),
+        Measure(name="overtaken", unit="packets", value=report.overtaken, bar=0, is_most=True),
         Measure(name="lost", unit="packets", value=len(report.lost), bar=0, is_most=True),
     ]
     return Run(measures, scene.late)

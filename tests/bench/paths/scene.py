@@ -43,6 +43,8 @@ class Options:
     """How TCP inside finds its rate."""
     qdisc: str
     """Of the TUN devices; empty: the kernel's default."""
+    reorder: str = ""
+    """How long we may hold what is received to put it in order; empty: as it is by itself."""
 
 
 def achievable(*rates: float) -> float:
@@ -109,6 +111,9 @@ class Scene:
         for daemon in (pair.client, pair.server) if self._options.qdisc else ():
             qdisc = ("tc", "qdisc", "replace", "dev", daemon.dev, "root", self._options.qdisc)
             daemon.host.run(*qdisc)
+        for daemon in (pair.client, pair.server) if self._options.reorder else ():
+            if isinstance(daemon, Tunnel):
+                daemon.command("set", "reorder", self._options.reorder)
         wait_for(pair.answers, timeout=10, what="a ping through the tunnel")
         return pair
 

@@ -95,7 +95,7 @@ class TestText:
             "  TrafficClass=CS6                  default\n"
             "  Redundant=off                     default\n"
             "  FirewallMark=0x2a\n"
-            "  Reorder=off                       default\n"
+            "  Reorder=auto                      default\n"
         )
 
     def test_sections_without_a_link_make_no_path(self, directory: Path, key: Path) -> None:

@@ -11,7 +11,7 @@ from glorytun.cli.render import (
 )
 from glorytun.control.messages import describe_bad, describe_path, describe_tunnel
 from glorytun.core.settings import REORDER_AUTO, PathSettings, Settings
-from glorytun.core.status import BadKind, BadStatus, Condition
+from glorytun.core.status import BadKind, BadStatus, Condition, Held
 from tests.unit.control.samples import BAD, DEGRADED, FACTS, RUNNING, START, TUNNEL
 
 NOW = START / 1e6 + 7384
@@ -45,13 +45,25 @@ def test_each_reason_why_packets_did_not_leave_is_told() -> None:
 
 
 def test_settings_of_several_links_are_shown_where_they_are_set() -> None:
-    """`auto` too, though it does what `off` does."""
+    """If they aren't as usual."""
     settings = Settings(client=True, redundant=184, reorder=50_000)
     document = describe_tunnel(TUNNEL, settings=settings, facts=FACTS)
     assert "keepalive 25 s, redundant EF, reorder 50ms\n" in render_tunnel(document, now=NOW)
-    settings = Settings(client=True, reorder=REORDER_AUTO)
-    document = describe_tunnel(TUNNEL, settings=settings, facts=FACTS)
-    assert "keepalive 25 s, reorder auto\n" in render_tunnel(document, now=NOW)
+    for reorder, text in ((0, "keepalive 25 s, reorder off\n"), (REORDER_AUTO, "keepalive 25 s\n")):
+        settings = Settings(client=True, reorder=reorder)
+        document = describe_tunnel(TUNNEL, settings=settings, facts=FACTS)
+        assert text in render_tunnel(document, now=NOW)
+
+
+def test_what_waits_for_slower_paths_is_shown() -> None:
+    for held, text in (
+        (Held.NONE, " packets\n"),
+        (Held.TCP, " packets; TCP waits for slower paths, to be in order\n"),
+        (Held.ALL, " packets; they wait for slower paths, to be in order\n"),
+    ):
+        status = replace(TUNNEL, held=held)
+        document = describe_tunnel(status, settings=Settings(client=True), facts=FACTS)
+        assert text in render_tunnel(document, now=NOW)
 
 
 def test_a_server_without_a_client_says_so() -> None:

@@ -20,6 +20,7 @@ from glorytun.core.status import (
     BadStatus,
     Condition,
     DirectionStatus,
+    Held,
     PathStatus,
     TunnelStatus,
 )
@@ -53,6 +54,7 @@ TUNNEL = TunnelStatus(
     sent_total=1000,
     received_bytes=7_654_321,
     received_total=6000,
+    held=Held.NONE,
     copies_total=6,
     unsent_total=3,
 )

@@ -206,7 +206,13 @@ def test_a_tunnel_is_described_in_si_units() -> None:
             "crowded_out": 0,
             "overflowed": 0,
         },
-        "received": {"bytes": 7_654_321, "packets": 6000, "undelivered": 0, "copies": 6},
+        "received": {
+            "bytes": 7_654_321,
+            "packets": 6000,
+            "undelivered": 0,
+            "copies": 6,
+            "held": "none",
+        },
         "settings": {
             "cipher": "auto",
             "kxtimeout": 3600,
@@ -214,7 +220,7 @@ def test_a_tunnel_is_described_in_si_units() -> None:
             "keepalive": 25,
             "traffic_class": 192,
             "redundant": "off",
-            "reorder": "off",
+            "reorder": "auto",
         },
         "features": {"udp_gso": True, "udp_gro": False},
     }

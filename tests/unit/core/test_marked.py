@@ -26,7 +26,7 @@ def v6(dscp: int, ecn: int = 0) -> bytes:
 @pytest.mark.parametrize("ecn", [0, 1, 3])
 def test_the_class_is_without_congestion_notification(packet: object, ecn: int) -> None:
     assert callable(packet)
-    assert traffic_class(Batch.of(packet(EF, ecn))) == EF
+    assert traffic_class(bytearray(packet(EF, ecn)), 0) == EF
 
 
 def rows(*packets: bytes) -> Batch:

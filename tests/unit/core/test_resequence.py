@@ -2,10 +2,10 @@
 
 from glorytun.core.address import Endpoint, PathId
 from glorytun.core.batch import SLACK, Batch
-from glorytun.core.resequence import MARGIN, USED_AFTER, Resequencer
+from glorytun.core.resequence import MARGIN, PASSED_OVER, USED_AFTER, Resequencer
 from glorytun.core.settings import SECOND
 
-FAST, SLOW = (PathId(bytes(15) + bytes([n]), Endpoint(bytes(16), 5000)) for n in (1, 2))
+FAST, SLOW, OTHER = (PathId(bytes(15) + bytes([n]), Endpoint(bytes(16), 5000)) for n in (1, 2, 3))
 NOW = 1_800_000_000 * SECOND
 DELAY = 30_000
 
@@ -71,3 +71,53 @@ def test_what_is_held_is_bounded() -> None:
         taken += [bytes(row) for batch in made.take(NOW + index) for row in batch.rows()]
     assert len(taken) == 10_000 - 4096
     assert taken == sorted(taken)
+
+
+def noted(likely: set[PathId]) -> Resequencer:
+    """One that knows the delays of paths from what was no packet."""
+    made = Resequencer()
+    made.limit, made.likely = SECOND, likely
+    for path, delay in ((FAST, 0), (SLOW, DELAY), (OTHER, 2 * DELAY)):
+        made.note(path, delay, NOW)
+    return made
+
+
+def test_the_first_packet_waits_for_a_path_on_which_the_next_may_come() -> None:
+    """However long both have been silent."""
+    made = noted({FAST, SLOW})
+    later = NOW + 60 * SECOND
+    made.put(Batch.of(b"first"), [later], FAST, later)
+    assert made.next_at == later + DELAY + MARGIN
+
+
+def test_nothing_waits_for_a_path_that_is_passed_over() -> None:
+    """Whatever may come there, until something does."""
+    made = noted({FAST, SLOW})
+    for index in range(PASSED_OVER):
+        made.put(Batch.of(b"fast"), [NOW + index], FAST, NOW + index)
+        assert made.take(NOW + index) == []
+    made.take(NOW + SECOND)
+    later = NOW + SECOND
+    made.put(Batch.of(b"alone"), [later], FAST, later)
+    assert made.next_at == later
+    made.take(later)
+    made.put(Batch.of(b"slow"), [later - DELAY], SLOW, later)
+    made.take(later + SECOND)
+    made.put(Batch.of(b"beside"), [later + 1], FAST, later + 1)
+    assert made.next_at == later + 1 + DELAY + MARGIN
+
+
+def test_it_does_not_wait_for_others() -> None:
+    for likely in (set[PathId](), {FAST}, {FAST, SLOW}):
+        made = noted(likely)
+        made.likely = {FAST}
+        made.put(Batch.of(b"first"), [NOW], FAST, NOW)
+        assert made.next_at == NOW
+
+
+def test_all_wait_for_what_came_on_an_unlikely_path() -> None:
+    made = noted({FAST})
+    made.put(Batch.of(b"unlikely"), [NOW - DELAY], SLOW, NOW)
+    made.take(NOW + SECOND)
+    made.put(Batch.of(b"likely"), [NOW + 1], FAST, NOW + 1)
+    assert made.next_at == NOW + 1 + DELAY + MARGIN

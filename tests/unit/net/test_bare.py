@@ -150,14 +150,15 @@ def test_whatever_is_called_bare(data: bytes, is_bare: bool) -> None:
 def test_what_else_looks_at_packets(packet: Packet) -> None:
     """The flow and the traffic class of a bare one are the same."""
     [row] = split_all(packet, len(packet.payload), bare=True)
-    batch, plain = laid_out([row])[0], laid_out([packet.data()])[0]
+    plain = laid_out([packet.data()])[0]
     assert flow_key(bytearray(row), 0) == flow_key(bytearray(packet.data()), 0)
-    assert traffic_class(batch) == traffic_class(plain)
+    marked = traffic_class(bytearray(packet.data()), 0)
+    assert traffic_class(bytearray(row), 0) == marked
     other = replace(packet, traffic_class=packet.traffic_class ^ 4)
     rows = [row, row, *split_all(other, len(packet.payload), bare=True)]
-    for marked in (traffic_class(plain), traffic_class(plain) ^ 4):
-        alike, is_marked = first_alike(laid_out(rows)[0], marked)
-        assert is_marked == first_alike(plain, marked)[1]
+    for wanted in (marked, marked ^ 4):
+        alike, is_marked = first_alike(laid_out(rows)[0], wanted)
+        assert is_marked == first_alike(plain, wanted)[1]
         assert alike.count == 2
 
 
