@@ -9,11 +9,14 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
+from glorytun.config import parse_reorder
 from tests.bench.measure import FAILURES
 from tests.bench.paths.rows import ROWS, Measure, Row, Run
 from tests.bench.paths.scene import Options, Players
@@ -116,7 +119,16 @@ def run(row: Row, name: str, up: bool, arguments: argparse.Namespace) -> Run | N
     return found
 
 
-def main() -> int:
+def refuse_unknown(
+    parser: argparse.ArgumentParser, option: str, text: str, known: Collection[str]
+) -> None:
+    """End with a message when one of the names, with commas, isn't known."""
+    if unknown := sorted(set(filter(None, text.split(","))) - set(known)):
+        parser.error(f"{option}: no {', '.join(unknown)}: there are {', '.join(known)}")
+
+
+def arguments_given() -> argparse.Namespace:
+    """What was asked for; ends with a message when it can't be."""
     parser = argparse.ArgumentParser(prog="make bench-paths", description=__doc__)
     names = ", ".join(row.name for row in ROWS)
     parser.add_argument("--only", default="", help=f"rows, with commas, of {names}")
@@ -134,11 +146,36 @@ def main() -> int:
     series = Path("bench-paths.series")
     parser.add_argument("--series", type=Path, default=series, help="directory for CSV and SVG")
     arguments = parser.parse_args()
-    who = arguments.who.split(",")
-    if any("0.3.4" in name for name in who) and not PEER:
+    refuse_wrong(parser, arguments)
+    return arguments
+
+
+def refuse_wrong(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with a message for what no run is needed to see."""
+    refuse_unknown(parser, "--only", arguments.only, [row.name for row in ROWS])
+    refuse_unknown(parser, "--who", arguments.who, PLAYERS)
+    if min(arguments.rounds - 1, arguments.again, arguments.seconds) < 0:
+        parser.error("--rounds is 1 at the least, --again and --seconds are 0")
+    try:
+        parse_reorder(arguments.reorder or "off")
+    except ValueError as error:
+        parser.error(f"--reorder {arguments.reorder!r} {error}")
+    try:
+        with socket.socket() as trial:
+            name = arguments.congestion.encode()
+            trial.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
+    except OSError as error:
+        parser.error(f"--congestion {arguments.congestion}: {error.strerror}: see tcp(7)")
+    if "0.3.4" in arguments.who and not PEER:
         parser.error("GLORYTUN_PEER names no glorytun 0.3.4")
+
+
+def main() -> int:
+    arguments = arguments_given()
+    who = arguments.who.split(",")
     only = set(filter(None, arguments.only.split(",")))
     found: Found = {}
+    failed = 0
     for _ in range(arguments.rounds):
         for row in ROWS:
             if only and row.name not in only:
@@ -146,7 +183,9 @@ def main() -> int:
             for name in ("ours",) if row.only_ours else who:
                 for up in {"up": (True,), "down": (False,), "both": (True, False)}[arguments.way]:
                     one = run_calm(row, name, up, arguments)
-                    if one is not None:
+                    if one is None:
+                        failed += 1
+                    else:
                         found.setdefault((row.name, name, up), []).append(one)
     print(table(found))
     document = {
@@ -166,7 +205,7 @@ def main() -> int:
         ],
     }
     arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
