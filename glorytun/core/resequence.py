@@ -77,7 +77,7 @@ class _Delay:
 class Resequencer:
     """Holds packets, up to `limit` µs each; 0: none."""
 
-    __slots__ = ("_delays", "_held", "_only_tcp", "_order", "_total", "likely", "limit")
+    __slots__ = ("_delays", "_held", "_now", "_only_tcp", "_order", "_total", "likely", "limit")
 
     def __init__(self) -> None:
         self.limit = 0
@@ -90,6 +90,8 @@ class Resequencer:
         """A heap: when a packet is due, when it was sent, its number, and itself."""
         self._order = count()
         self._total = 0
+        self._now = 0
+        """When packets came the last time."""
 
     @property
     def next_at(self) -> int | None:
@@ -116,6 +118,9 @@ class Resequencer:
 
     def put(self, packets: Batch, times: Sequence[int], path: PathId, now: int) -> None:
         """Packets that came on a path just now, and when each was sent, by the peer's clock."""
+        if now < self._now:
+            self._restart(now)
+        self._now = now
         known = self._note(path, now - times[-1], now)
         self._total += packets.count
         known.heard_at, known.heard_total = now, self._total
@@ -138,6 +143,12 @@ class Resequencer:
         """
         if path in self.likely:
             self._note(path, delay, now)
+
+    def _restart(self, now: int) -> None:
+        """Our clock was set back: by it what is held would wait for as much longer."""
+        self._held = [(now, sent_at, number, row) for _, sent_at, number, row in self._held]
+        heapq.heapify(self._held)
+        self._delays.clear()
 
     def _note(self, path: PathId, delay: int, now: int) -> _Delay:
         known = self._delays.get(path)

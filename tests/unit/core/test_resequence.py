@@ -55,6 +55,21 @@ def test_a_delay_that_falls_lets_nothing_overtake() -> None:
         assert [int.from_bytes(row, "big") for row in taken] == list(sent)
 
 
+def test_a_clock_that_is_set_back_lets_nothing_wait_for_longer() -> None:
+    """What is held is due at once, in the order in which it was sent; then delays are new."""
+    made = resequencer()
+    for row, delay, path in ((b"second", 0, FAST), (b"first", DELAY, SLOW)):
+        made.put(Batch.of(row), [NOW - delay], path, NOW)
+    back = NOW - 60 * SECOND
+    made.put(Batch.of(b"third"), [NOW + 1], FAST, back)
+    taken = [bytes(row) for batch in made.take(back) for row in batch.rows()]
+    assert taken == [b"first", b"second", b"third"]
+    made.put(Batch.of(b"slow"), [NOW + 2 - DELAY], SLOW, back + 2)
+    made.put(Batch.of(b"fast"), [NOW + 3], FAST, back + 3)
+    assert made.next_at is not None
+    assert back < made.next_at <= back + 3 + DELAY + MARGIN
+
+
 def test_nothing_waits_for_a_path_that_is_silent() -> None:
     made = resequencer()
     later = NOW + USED_AFTER + 1
